@@ -1,0 +1,41 @@
+# The lines that CI runs are the lines that a newcomer runs.
+VENV   ?= .venv
+PYTHON ?= python3
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+SOURCES := pyproject.toml constraints.txt setup.py $(wildcard csrc/*.h csrc/*.cpp csrc/cpu/*.cpp csrc/cpu/*.h)
+export SPARSEPRUNE_REQUIRE_EXT
+
+.PHONY: demo test lint compile bench gpu clean
+
+demo: $(READY)  ## prune at initialization and train, on real digits: table, JSON lines, PNG
+	$(BIN)/sparseprune run
+
+test: SPARSEPRUNE_REQUIRE_EXT = 1
+test: $(READY)  ## the whole suite, with the extension and Triton's interpreter insisted on
+	$(BIN)/sparseprune doctor --strict
+	$(BIN)/pytest -m "not interpreter and not offline"
+	TRITON_INTERPRET=1 $(BIN)/pytest tests/kernels -m interpreter
+
+lint: $(READY)  ## ruff and pyright
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+compile: $(READY)  ## every Triton kernel, compiled for GPUs that are not in the machine
+	$(BIN)/pytest tests/kernels -m offline
+
+bench: $(READY)  ## side-by-side timings on this machine -> bench/results
+	$(BIN)/python -m bench.run
+
+gpu:  ## on a machine with a GPU and no network: build in place, GPU tests, benches, golden hashes -> one JSON
+	bash bench/gpu.sh
+
+$(READY): $(SOURCES)
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -q -c constraints.txt torch numpy "setuptools>=77" wheel ninja
+	$(BIN)/pip install -q -c constraints.txt --no-build-isolation -e ".[dev]"
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build *.egg-info sparseprune/*.so
