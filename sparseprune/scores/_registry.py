@@ -1,0 +1,76 @@
+"""The registry of scores, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, ClassVar, Protocol, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+Loss = Callable[[Any, Any], Tensor]
+
+
+class Score(Protocol):
+    """A frozen dataclass that says how much each prunable weight matters: larger = keep.
+
+    Attributes:
+        name: what `prune(score=...)` calls it.
+        iterations: passes of `prune` over it by default.
+        needs: "nothing", "inputs" or "targets" (inputs and targets).
+
+    Two more class attributes are optional: `inputs`, the synthetic inputs to use where the caller gives neither data nor
+    inputs (none: an error asks for them); `data_free` (False), whether real data is used only for its shape and moments.
+    """
+
+    name: ClassVar[str]
+    iterations: ClassVar[int]
+    needs: ClassVar[str]
+
+    def score(
+        self,
+        model: nn.Module,
+        batches: Iterable[tuple[Any, Any]],
+        *,
+        loss: Loss,
+        masks: Mapping[str, Tensor] | None,
+        seed: int,
+        train: Callable[[nn.Module, int], Any] | None = None,
+    ) -> dict[str, torch.Tensor]:
+        """Return one score tensor per prunable parameter; leave the model as it was found."""
+        ...
+
+
+_SCORES: dict[str, Callable[[], Any]] = {}
+_Class = TypeVar("_Class", bound=type)
+
+
+def register(cls: _Class) -> _Class:
+    """Register a score class under its `name`.
+
+    Raises:
+        ValueError: another class has that name.
+    """
+    name = getattr(cls, "name")  # noqa: B009 - a plain `type` has no such attribute to a type checker
+    if name in _SCORES:
+        raise ValueError(f"register: name must be new, got {name!r}, which is {_SCORES[name]!r}")
+    _SCORES[name] = cls
+    return cls
+
+
+def names() -> list[str]:
+    """Return the names of the registered scores, sorted."""
+    return sorted(_SCORES)
+
+
+def get(score: str | Score) -> Score:
+    """Return the score of that name with its defaults, or the object itself.
+
+    Raises:
+        ValueError: no score of that name, or an object without a `score` method.
+    """
+    if isinstance(score, str) and score in _SCORES:
+        return _SCORES[score]()
+    if isinstance(score, (str, type)) or not callable(getattr(score, "score", None)):
+        raise ValueError(f"prune: score must be one of {names()} or an object with a score method, got {score!r}")
+    return score
