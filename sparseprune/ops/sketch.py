@@ -1,0 +1,83 @@
+"""Algorithm 1 of Bar & Giryes 2023: scores -> draws with replacement -> m = count/(s p), over one logical vector.
+
+Two reads of the scores and one write of the output, whatever the number of draws. Everything between them is a table of
+one exponent and one integer mass a tile.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from . import _library  # noqa: F401  (registers torch.ops.sparseprune)
+from .reference import TILE
+
+
+class BadScore(ValueError):
+    """A score that is NaN, infinite or negative, at a flat index of the logical vector."""
+
+    def __init__(self, index: int) -> None:
+        super().__init__(f"bad score at flat index {index}")
+        self.index = index
+
+
+def align(exponents: Tensor, masses: Tensor) -> Tensor:
+    """A_b: the tile masses M_b 2^e_b as integers on one scale, 2^58 <= sum A < 2^60 + T; 0 exactly where M_b is 0."""
+    present = masses > 0
+    exponents = exponents.to(torch.int64)
+    top = int((exponents + torch.frexp(masses.to(torch.float64)).exponent).masked_fill(~present, -(1 << 20)).max())
+
+    def scaled(bits: int) -> Tensor:
+        shift = (bits - top + exponents).clamp(-63, 63)
+        return torch.where(shift >= 0, masses << shift.clamp(min=0), masses >> (-shift).clamp(min=0))
+
+    total = len(masses) + int(scaled(32).where(present, 0).sum())
+    return scaled(92 - total.bit_length()).clamp(min=1).where(present, 0)
+
+
+def sketch_multinomial(
+    scores: list[Tensor],
+    draws: int,
+    *,
+    seed: int,
+    stream: int,
+    transform: int,
+    factors: list[Tensor],
+    output: int,
+    weights: list[Tensor],
+    out: list[Tensor],
+) -> None:
+    """Write m, counts, w m or count > 0 of `draws` draws with p proportional to the scores into `out`.
+
+    Args:
+        scores, weights, out: lists of contiguous tensors of equal sizes on one device (`weights` only for output WEIGHTS).
+        factors: empty, or one contiguous tensor a score, repeated along its leading dimensions.
+        transform, output: the codes of `reference`.
+    Raises:
+        BadScore: before anything is written. ValueError: no positive score.
+    Cost: 2 reads of the scores, 1 write, O(numel / 4096) memory.
+    """
+    ops = torch.ops.sparseprune
+    exponents, masses, bad = ops.score_tiles(scores, factors, transform)
+    if int(bad) >= 0:
+        raise BadScore(int(bad))
+    if not bool(masses.any()):
+        raise ValueError("no positive score")
+    aligned = align(exponents, masses)
+    per_tile = ops.split_draws(aligned, draws, seed, stream)
+    f64 = torch.float64
+    scales = (aligned.sum().to(f64) / aligned.to(f64)) * masses.to(f64) / torch.tensor(draws, dtype=f64)
+    ops.draw_tiles(scores, factors, transform, exponents, scales, per_tile, seed, stream, output, weights, out)
+
+
+def tile_law(scores: list[Tensor], transform: int, factors: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """The quantised law itself: (A_b int64 [T], p~ fp64 [T, TILE]) by the reference; for tests and small inputs."""
+    from . import reference
+
+    exponents, masses, _ = reference.score_tiles(scores, factors, transform)
+    aligned = align(exponents, masses)
+    q = torch.cat(
+        [reference.quantize(v, exponents[i : i + len(v)]) for i, v in reference.tile_blocks(scores, factors, transform)]
+    )
+    share = aligned.to(torch.float64) / aligned.sum().to(torch.float64) / masses.clamp(min=1).to(torch.float64)
+    return aligned, (q.to(torch.float64) * share.unsqueeze(1)).view(-1, TILE)
