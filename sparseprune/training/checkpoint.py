@@ -1,0 +1,65 @@
+"""Checkpoints of a training run: whole or absent, and only ever resumed by the run that wrote them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+
+
+def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Write a file so that `path` holds either the old content or all of the new, even through a power cut.
+
+    Args:
+        path: the file; its folder is created.
+        write: called with the open temporary file beside it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as stream:
+            write(stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def save(path: Path, state: dict[str, Any]) -> None:
+    """Write `state` (tensors, numbers, strings, lists, dicts) to `path`, whole or not at all."""
+    write_whole(path, lambda stream: torch.save(state, stream))
+
+
+def load(path: Path, recipe: dict[str, Any], device: torch.device) -> dict[str, Any] | None:
+    """Read what `save` wrote.
+
+    Args:
+        path: the file; None is returned where there is none.
+        recipe: what the run is about to do; must equal what the file says it did.
+        device: where its tensors go.
+
+    Returns:
+        The state, or None.
+
+    Raises:
+        ValueError: not a checkpoint, or one of another recipe; names the file.
+    """
+    if not path.exists():
+        return None
+    try:
+        state = torch.load(path, map_location=device, weights_only=True)
+        found = state["recipe"]
+    except Exception as error:  # a foreign file fails in as many ways as there are formats
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(f"train: checkpoint {path} is not one of ours or is damaged ({reason}); delete it") from None
+    if found != recipe:
+        different = [key for key in recipe if found.get(key) != recipe[key]]
+        raise ValueError(
+            f"train: checkpoint {path} was written with another {', '.join(different)}: "
+            f"{ {key: found.get(key) for key in different} }, not { {key: recipe[key] for key in different} }"
+        )
+    return state

@@ -1,0 +1,176 @@
+"""SGD with the papers' recipe: seeded, resumable, on CPU and CUDA."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..data import Batches, Dataset
+from . import checkpoint as checkpoints
+
+
+@dataclass(frozen=True)
+class History:
+    """Hold what a run ended with: the mean training loss of each epoch and the final test accuracy in [0, 1]."""
+
+    losses: tuple[float, ...]
+    accuracy: float
+
+    @property
+    def diverged(self) -> bool:
+        """Return whether the last epoch's loss is not finite."""
+        return bool(self.losses) and not math.isfinite(self.losses[-1])
+
+
+def evaluate(model: nn.Module, inputs: Tensor, targets: Tensor, *, batch_size: int = 1024) -> float:
+    """Return the share of examples whose largest output is at their target, in eval mode.
+
+    Args:
+        model: maps [B, ...] to [B, classes]; its mode is left as found.
+        inputs: [N, ...], normalised, on the device of the model.
+        targets: [N], int64.
+        batch_size: examples at once.
+
+    Returns:
+        A number in [0, 1]; an output that is not finite counts as wrong.
+
+    Raises:
+        ValueError: no example, or unequal lengths.
+    """
+    was_training = model.training
+    model.eval()
+    try:
+        correct = torch.zeros((), dtype=torch.int64, device=targets.device)
+        with torch.inference_mode():
+            for batch, target in Batches(inputs, targets, batch_size):
+                output = model(batch)
+                correct += ((output.argmax(1) == target) & output.isfinite().all(1)).sum()
+    finally:
+        model.train(was_training)
+    return correct.item() / len(targets)
+
+
+def train(
+    model: nn.Module,
+    dataset: Dataset,
+    *,
+    epochs: int,
+    batch_size: int = 128,
+    lr: float = 0.1,
+    momentum: float = 0.9,
+    weight_decay: float = 1e-4,
+    milestones: Sequence[int] | None = None,
+    gamma: float = 0.1,
+    seed: int = 0,
+    device: str | torch.device = "cpu",
+    progress: Callable[[int, int], None] | None = None,
+    checkpoint: str | Path | None = None,
+    checkpoint_seconds: float = 0.0,
+    augment: bool = False,
+) -> History:
+    """Train with SGD on cross-entropy, in place, and measure the test accuracy at the end.
+
+    `v <- momentum v + dL/dw + weight_decay w;  w <- w - lr gamma^(milestones passed) v`
+
+    Args:
+        model: moved to `device` and left there, in train mode. Sparse layers keep their pattern.
+        dataset: what `sparseprune.data.load` returned.
+        epochs: passes over the training set; 0 only measures.
+        batch_size, lr, momentum, weight_decay, gamma, augment: the recipe; the defaults are the papers'.
+        milestones: epochs after which lr is multiplied by gamma; None: half and three quarters (80, 120 of 160).
+        seed: of the data order, the augmentation and the model's own noise (dropout), drawn anew for each epoch.
+        device: "cpu", "cuda", ...
+        progress: called as progress(steps done, steps in all) after each step.
+        checkpoint: a file to resume from where it exists, and to write after an epoch, whole or not at all, where
+            `checkpoint_seconds` have passed since the last. A resumed run on a CPU gives an uninterrupted one's bits.
+
+    Returns:
+        `History`.
+
+    Raises:
+        ValueError: a bad argument, or a checkpoint of another recipe or model.
+
+    Reference: Bar & Giryes 2023, section 5: lr 0.1, x 0.1 after epochs 80 and 120 of 160, batch 128, decay 1e-4.
+    """
+    if milestones is None:
+        milestones = (epochs // 2, 3 * epochs // 4)
+    _check(epochs=epochs, lr=lr, momentum=momentum, weight_decay=weight_decay, gamma=gamma)
+    steps = {"epochs": epochs, "batch_size": batch_size, "milestones": list(milestones), "augment": augment}
+    rates = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "gamma": gamma}
+    run = _Run(model, dataset, {"data": dataset.name, "seed": seed, **steps, **rates}, torch.device(device))
+    path = Path(checkpoint) if checkpoint is not None else None
+    if path is not None:
+        run.resume(path)
+    saved = time.monotonic()
+    while len(run.losses) < epochs:
+        run.epoch(progress)
+        if path is not None and time.monotonic() - saved >= checkpoint_seconds:
+            run.save(path)
+            saved = time.monotonic()
+    return History(tuple(run.losses), evaluate(model, run.dataset.test_inputs, run.dataset.test_targets))
+
+
+class _Run:
+    """A training run between two epochs: all that a checkpoint must hold."""
+
+    def __init__(self, model: nn.Module, dataset: Dataset, recipe: dict[str, Any], device: torch.device) -> None:
+        self.model, self.recipe, self.device = model.to(device).train(), recipe, device
+        self.dataset = dataset.to(device)
+        self.batches = self.dataset.batches(recipe["batch_size"], seed=recipe["seed"], augment=recipe["augment"])
+        rates = {key: recipe[key] for key in ("lr", "momentum", "weight_decay")}
+        self.optimizer = torch.optim.SGD(model.parameters(), **rates)
+        self.losses: list[float] = []
+
+    def epoch(self, progress: Callable[[int, int], None] | None) -> None:
+        """Take one pass; the mean loss is fetched once, so that a GPU is not waited for at every step."""
+        index = len(self.losses)
+        passed = sum(index >= milestone for milestone in self.recipe["milestones"])
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.recipe["lr"] * self.recipe["gamma"] ** passed
+        total = torch.zeros((), device=self.device)
+        batches = self.batches.at(index)
+        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
+            torch.manual_seed((batches.seed * 1_000_003 + index) % 2**63)
+            for step, (inputs, targets) in enumerate(batches, start=index * len(batches) + 1):
+                self.optimizer.zero_grad(set_to_none=True)
+                loss = F.cross_entropy(self.model(inputs), targets)
+                loss.backward()
+                self.optimizer.step()
+                total += loss.detach() * len(targets)
+                if progress is not None:
+                    progress(step, self.recipe["epochs"] * len(batches))
+        self.losses.append(total.item() / len(self.dataset.train_targets))
+
+    def save(self, path: Path) -> None:
+        """Write a checkpoint."""
+        state = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
+        checkpoints.save(path, {"recipe": self.recipe, "losses": self.losses, **state})
+
+    def resume(self, path: Path) -> None:
+        """Continue from a checkpoint where there is one."""
+        state = checkpoints.load(path, self.recipe, self.device)
+        if state is None:
+            return
+        try:
+            self.model.load_state_dict(state["model"])
+        except RuntimeError as error:
+            reason = str(error).splitlines()[0]
+            raise ValueError(f"train: checkpoint {path} is of another model ({reason})") from None
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.losses = list(state["losses"])
+
+
+def _check(*, epochs: int, **numbers: float) -> None:
+    if epochs < 0:
+        raise ValueError(f"train: epochs must be at least 0, got {epochs}")
+    for name, value in numbers.items():
+        if not (math.isfinite(value) and value >= 0):
+            raise ValueError(f"train: {name} must be a finite number >= 0, got {value}")
