@@ -1,0 +1,180 @@
+#include "tiles.h"
+
+#include <torch/headeronly/util/BFloat16.h>
+#include <torch/headeronly/util/Half.h>
+
+#include <algorithm>
+#include <cmath>
+#include <stdexcept>
+
+namespace sparseprune {
+namespace {
+
+using torch::headeronly::BFloat16;
+using torch::headeronly::Half;
+
+template <class T>
+inline double to_double(T x) {
+  return static_cast<double>(static_cast<float>(x));
+}
+inline double to_double(double x) { return x; }
+
+template <class T>
+inline void convert(const void* source, int64_t offset, int n, double* v) {
+  const T* x = static_cast<const T*>(source) + offset;
+  for (int i = 0; i < n; ++i) v[i] = to_double(x[i]);
+}
+
+CLONES void read(const Array& a, int64_t offset, int n, double* v) {
+  switch (a.type) {
+    case ScalarType::Float: return convert<float>(a.data, offset, n, v);
+    case ScalarType::Double: return convert<double>(a.data, offset, n, v);
+    case ScalarType::Half: return convert<Half>(a.data, offset, n, v);
+    case ScalarType::BFloat16: return convert<BFloat16>(a.data, offset, n, v);
+    default: throw std::runtime_error("sparseprune: unsupported score dtype");
+  }
+}
+
+CLONES void square(double* v, int n) {
+  for (int i = 0; i < n; ++i) v[i] *= v[i];
+}
+
+CLONES void multiply(double* v, const double* f, int n) {
+  for (int i = 0; i < n; ++i) v[i] *= f[i];
+}
+
+CLONES void absolute(double* v, int n) {
+  for (int i = 0; i < n; ++i) v[i] = std::fabs(v[i]);
+}
+
+CLONES void positive_zero(double* v, int n) {
+  for (int i = 0; i < n; ++i) v[i] += 0.0;
+}
+
+// The factor repeats with its period along the piece.
+void multiply_factor(const Piece& piece, int64_t offset, int n, double* v) {
+  double f[TILE];
+  while (n > 0) {
+    const int64_t at = offset % piece.period;
+    const int length = static_cast<int>(std::min<int64_t>(n, piece.period - at));
+    read(piece.factor, at, length, f);
+    multiply(v, f, length);
+    offset += length;
+    v += length;
+    n -= length;
+  }
+}
+
+template <class T>
+inline T narrow(double x) {
+  return T(static_cast<float>(x));
+}
+template <>
+inline float narrow<float>(double x) {
+  return static_cast<float>(x);
+}
+template <>
+inline double narrow<double>(double x) {
+  return x;
+}
+
+// fp32 m unless the scores are fp64; w m is one product in the wider type, then one rounding to the output.
+template <class Out>
+inline void store_m(const double* m, int n, bool wide, Out* out) {
+  for (int i = 0; i < n; ++i) out[i] = wide ? narrow<Out>(m[i]) : narrow<Out>(static_cast<float>(m[i]));
+}
+
+template <class Out>
+inline void store_product(const double* m, const double* w, int n, bool wide_m, bool wide, Out* out) {
+  if (wide) {
+    for (int i = 0; i < n; ++i) out[i] = narrow<Out>((wide_m ? m[i] : static_cast<double>(static_cast<float>(m[i]))) * w[i]);
+  } else {
+    for (int i = 0; i < n; ++i) out[i] = narrow<Out>(static_cast<float>(m[i]) * static_cast<float>(w[i]));
+  }
+}
+
+template <class Out>
+inline void store_as(const Piece& p, int64_t offset, int n, const double* m, const double* w, bool product) {
+  Out* out = static_cast<Out*>(p.out.data) + offset;
+  const bool wide_m = p.score.type == ScalarType::Double;
+  if (product) {
+    store_product(m, w, n, wide_m, wide_m || p.weight.type == ScalarType::Double, out);
+  } else {
+    store_m(m, n, wide_m, out);
+  }
+}
+
+CLONES void store_floats(const Piece& p, int64_t offset, int n, const double* m, const double* w, bool product) {
+  switch (p.out.type) {
+    case ScalarType::Float: return store_as<float>(p, offset, n, m, w, product);
+    case ScalarType::Double: return store_as<double>(p, offset, n, m, w, product);
+    case ScalarType::Half: return store_as<Half>(p, offset, n, m, w, product);
+    case ScalarType::BFloat16: return store_as<BFloat16>(p, offset, n, m, w, product);
+    default: throw std::runtime_error("sparseprune: unsupported output dtype");
+  }
+}
+
+CLONES void store_bool(const int32_t* counts, int n, uint8_t* out) {
+  for (int i = 0; i < n; ++i) out[i] = counts[i] > 0;
+}
+
+}  // namespace
+
+Vector::Vector(const std::vector<Tensor>& scores, const std::vector<Tensor>& factors, int64_t transform,
+               const std::vector<Tensor>& weights, const std::vector<Tensor>& out)
+    : transform_(transform) {
+  for (size_t i = 0; i < scores.size(); ++i) {
+    const int64_t size = scores[i].numel();
+    if (size == 0) continue;
+    Piece piece{numel_, numel_ + size, Array(scores[i]), {}, {}, {}, 1};
+    if (!factors.empty()) {
+      piece.factor = Array(factors[i]);
+      piece.period = factors[i].numel();
+    }
+    if (!weights.empty()) piece.weight = Array(weights[i]);
+    if (!out.empty()) piece.out = Array(out[i]);
+    pieces_.push_back(piece);
+    numel_ += size;
+  }
+}
+
+size_t Vector::first_piece(int64_t element) const {
+  const auto after = std::upper_bound(pieces_.begin(), pieces_.end(), element,
+                                      [](int64_t e, const Piece& p) { return e < p.begin; });
+  return static_cast<size_t>(after - pieces_.begin()) - 1;
+}
+
+void Vector::load(int64_t b, double* v) const {
+  const int64_t begin = b * TILE, end = begin + count(b);
+  for (size_t i = first_piece(begin); i < pieces_.size() && pieces_[i].begin < end; ++i) {
+    const Piece& p = pieces_[i];
+    const int64_t low = std::max(begin, p.begin), offset = low - p.begin;
+    const int n = static_cast<int>(std::min(end, p.end) - low);
+    double* part = v + (low - begin);
+    read(p.score, offset, n, part);
+    if (transform_ == SQUARE) square(part, n);
+    if (p.factor.data != nullptr) multiply_factor(p, offset, n, part);
+  }
+  std::fill(v + (end - begin), v + TILE, 0.0);
+  transform_ == ABS ? absolute(v, TILE) : positive_zero(v, TILE);
+}
+
+void Vector::store(int64_t b, Output output, const double* m, const int32_t* counts) const {
+  const int64_t begin = b * TILE, end = begin + count(b);
+  double w[TILE];
+  for (size_t i = first_piece(begin); i < pieces_.size() && pieces_[i].begin < end; ++i) {
+    const Piece& p = pieces_[i];
+    const int64_t low = std::max(begin, p.begin), offset = low - p.begin;
+    const int n = static_cast<int>(std::min(end, p.end) - low), skip = static_cast<int>(low - begin);
+    if (output == BOOL) {
+      store_bool(counts + skip, n, static_cast<uint8_t*>(p.out.data) + offset);
+    } else if (output == COUNTS) {
+      std::copy_n(counts + skip, n, static_cast<int32_t*>(p.out.data) + offset);
+    } else {
+      if (output == WEIGHTS) read(p.weight, offset, n, w);
+      store_floats(p, offset, n, m + skip, w, output == WEIGHTS);
+    }
+  }
+}
+
+}  // namespace sparseprune

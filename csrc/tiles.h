@@ -1,0 +1,67 @@
+// A list of tensors as one logical vector in tiles of 4096 elements: reading scores, writing results.
+#pragma once
+
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+#include <torch/headeronly/core/ScalarType.h>
+
+#include <cstdint>
+#include <vector>
+
+#include "portable.h"
+
+namespace sparseprune {
+
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+
+constexpr int TILE = 4096;
+enum Transform : int64_t { GIVEN, ABS, SQUARE };
+enum Output : int64_t { M, COUNTS, WEIGHTS, BOOL };
+
+struct Array {
+  void* data = nullptr;
+  ScalarType type = ScalarType::Float;
+
+  Array() = default;
+  explicit Array(const Tensor& t) : data(t.data_ptr()), type(t.scalar_type()) {}
+};
+
+struct Piece {
+  int64_t begin, end;  // in the logical vector
+  Array score, factor, weight, out;
+  int64_t period;  // elements of the factor, which repeats
+};
+
+class Vector {
+ public:
+  Vector(const std::vector<Tensor>& scores, const std::vector<Tensor>& factors, int64_t transform,
+         const std::vector<Tensor>& weights = {}, const std::vector<Tensor>& out = {});
+
+  int64_t tiles() const { return (numel_ + TILE - 1) / TILE; }
+  // Elements of tile b; the rest of its TILE places are absent.
+  int count(int64_t b) const { return static_cast<int>(std::min<int64_t>(TILE, numel_ - b * TILE)); }
+  // v[0 ... TILE) = the transformed scores of tile b as fp64, -0 as 0, absent elements 0.
+  void load(int64_t b, double* v) const;
+  // Write tile b: m (or w m) from `m`, or counts or count > 0 from `counts`.
+  void store(int64_t b, Output output, const double* m, const int32_t* counts) const;
+
+ private:
+  size_t first_piece(int64_t element) const;
+
+  std::vector<Piece> pieces_;
+  int64_t transform_;
+  int64_t numel_ = 0;
+};
+
+// f(b) for every tile, spread over torch's threads, with exact subnormals.
+template <class F>
+void for_each_tile(int64_t tiles, const F& f) {
+  torch::stable::parallel_for(0, tiles, 4, [&](int64_t begin, int64_t end) {
+    const ExactSubnormals exact;
+    for (int64_t b = begin; b < end; ++b) f(b);
+  });
+}
+
+}  // namespace sparseprune
