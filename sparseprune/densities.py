@@ -1,4 +1,4 @@
-"""Per-layer counts: uniform, Erdos-Renyi-Kernel, balanced; all by largest remainder, so that the total is the one asked for."""
+"""Per-layer counts by uniform, Erdos-Renyi-Kernel or balanced rules: integers that sum to the total asked for."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def uniform(shapes: Shapes, density: float) -> dict[str, int]:
 def erk(shapes: Shapes, density: float) -> dict[str, int]:
     """Keep of layer l a fraction min(1, eps * sum(shape_l)/prod(shape_l)), with eps solving for the total.
 
-    The layers that would pass 1 become dense, the largest first, and eps is solved again over the others, so the density
-    reached is the one asked for.
+    The layers that would pass 1 become dense, the largest first, and eps is solved again over the others, so that the
+    density reached is the one asked for.
 
     Args:
         shapes: layer name -> shape of its weight ([out, in] or [out, in/groups, kh, kw]).

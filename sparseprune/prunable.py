@@ -22,7 +22,8 @@ def prunable(model: nn.Module, modules: Iterable[str | nn.Module] | None = None)
     Raises:
         ValueError: an entry of `modules` is not in the model or has nothing prunable in it.
     """
-    return {name: owners[0].weight for name, owners in layers(model, modules).items()}
+    names = layers(model, modules)
+    return {name: p for name, p in model.named_parameters() if name in names}
 
 
 def layers(

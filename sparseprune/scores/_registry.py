@@ -19,8 +19,9 @@ class Score(Protocol):
         iterations: passes of `prune` over it by default.
         needs: "nothing", "inputs" or "targets" (inputs and targets).
 
-    Two more class attributes are optional: `inputs`, the synthetic inputs to use where the caller gives neither data nor
-    inputs (none: an error asks for them); `data_free` (False), whether real data is used only for its shape and moments.
+    Two more class attributes are optional: `inputs`, the synthetic inputs to use where the caller gives neither data
+    nor inputs (absent: "ones" for a score that needs only inputs, an error for one that needs targets); `data_free`
+    (absent: False), whether `data` serves for its shape and moments only.
     """
 
     name: ClassVar[str]

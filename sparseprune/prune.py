@@ -1,0 +1,201 @@
+"""prune(model, density): score the weights, select which to keep, in one pass or many."""
+
+from __future__ import annotations
+
+import copy
+import math
+import numbers
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from . import densities, scores
+from . import inputs as inputs_
+from . import select as select_
+from .masks import Masks
+from .prunable import layers, prunable
+
+SCOPES = ("global", "layer")
+SCHEDULES: dict[str, Callable[[float, float], float]] = {
+    "exponential": lambda density, done: density**done,
+    "linear": lambda density, done: 1 - (1 - density) * done,
+}
+Progress = bool | Callable[[int, int], Any] | None
+
+
+def prune(
+    model: nn.Module,
+    density: float,
+    *,
+    score: str | scores.Score = "magnitude",
+    select: str | select_.Selector = "threshold",
+    scope: str = "global",
+    distribution: str | None = None,
+    iterations: int | None = None,
+    schedule: str = "exponential",
+    data: Iterable[tuple[Any, Any]] | None = None,
+    inputs: str | Tensor | None = None,
+    input_shape: Sequence[int] | None = None,
+    loss: Callable[[Any, Any], Tensor] | None = None,
+    train: Callable[[nn.Module, int], Any] | None = None,
+    modules: Iterable[str | nn.Module] | None = None,
+    seed: int = 0,
+    progress: Progress = None,
+) -> Masks:
+    """Return masks that keep a fraction `density` of the prunable weights; the model is not touched.
+
+    For t = 1 ... T: score the net masked so far, keep the share d_t, d_t = density^(t/T) (exponential) or
+    1 - (1 - density) t/T (linear). Until t = T the hard threshold selects; `select` does at t = T.
+
+    Args:
+        model: any module with nn.Linear or nn.Conv2d in it; a copy on its own device is scored.
+        density: fraction kept, in (0, 1].
+        score: a name (`sparseprune.scores.names()`) or an object with a `score` method.
+        select: a name (`sparseprune.select.names()`) or an object with a `select` method.
+        scope: "global": one ranking over all layers; "layer": the same density in every layer.
+        distribution: per-layer densities: "uniform", "erk" or "balanced"; overrides `scope`.
+        iterations: T; None: the score's published default.
+        schedule: "exponential" or "linear".
+        data: a re-iterable of (input, target) batches. A data-free score takes only shape and moments from it.
+        inputs: "ones", "normal", "chi", "sparse" or a tensor [B, ...]: score on these, with random labels.
+        input_shape: of one sample, where neither data nor the model tells.
+        loss: loss(output, target) -> scalar mean over the batch; None: cross-entropy.
+        train: callable (model, steps) for scores that train.
+        modules: names or submodules to prune; None: all.
+        seed: of everything random.
+        progress: True for a bar where rich is installed, or a callable (done, total).
+
+    Returns:
+        Masks; `.kept == round(density * total)` for threshold, without_replacement and priority; on average so for
+        multinomial.
+
+    Raises:
+        ValueError: an argument outside its range or of an unknown name, weights or scores that are not finite, nothing
+            to prune, an empty loader, or inputs that cannot be made.
+
+    Cost: T times the score's cost and a selection's (a few passes over the weights).
+    """
+    found = layers(model, modules)
+    names = list(found)
+    scorer, selector = scores.get(score), select_.get(select)
+    steps = scorer.iterations if iterations is None else iterations
+    _check(model, names, density, scope, distribution, steps, schedule, seed)
+    if data is not None:
+        inputs_.check_data(data)
+    work = copy.deepcopy(model)
+    batches = inputs_.source(
+        work, scorer, data=data, inputs=inputs, input_shape=input_shape, seed=lambda t: _derived(seed, 2, t)
+    )
+    shapes = {name: p.shape for name, p in prunable(work).items() if name in found}
+    masks: Mapping[str, Tensor] | None = None
+    with _reporting(progress, steps) as report:
+        for t in range(1, steps + 1):
+            raw = scorer.score(
+                work, batches(t), loss=loss or F.cross_entropy, masks=masks, seed=_derived(seed, 0, t), train=train
+            )
+            ranked = {name: raw[name] for name in names}
+            _check_finite(scorer.name, ranked)
+            kept = _counts(
+                shapes, SCHEDULES[schedule](density, t / steps) if t < steps else density, scope, distribution
+            )
+            if t < steps or isinstance(selector, select_.Threshold):
+                masks = _threshold(ranked, kept, masks)
+            else:
+                masks = selector.select(ranked, kept, seed=_derived(seed, 1, t))
+            report(t)
+    assert masks is not None  # steps >= 1
+    groups = {name: getattr(owners[0], "groups", 1) for name, owners in found.items()}
+    return Masks(masks, seed=int(seed), groups=groups)
+
+
+def _threshold(
+    scores: Mapping[str, Tensor], kept: select_.Kept, masks: Mapping[str, Tensor] | None
+) -> dict[str, Tensor]:
+    """Select by rank; a pruned weight of score zero must not pass one that is still there (ties, or signed scores)."""
+    chosen = select_.Threshold().select(scores, kept)
+    if masks is None or not any(bool((chosen[name] > masks[name]).any()) for name in chosen):
+        return chosen
+    floor = 2 * min(float(s.min()) for s in scores.values()) - 1
+    last = {name: s.masked_fill((s == 0) & ~masks[name], floor) for name, s in scores.items()}
+    return select_.Threshold().select(last, kept)
+
+
+def _counts(shapes: densities.Shapes, density: float, scope: str, distribution: str | None) -> select_.Kept:
+    if distribution is None and scope == "global":
+        return round(density * sum(math.prod(shape) for shape in shapes.values()))
+    return densities.RULES[distribution or "uniform"](shapes, density)
+
+
+def _derived(seed: int, purpose: int, step: int) -> int:
+    """A seed of its own for each purpose (0 score, 1 selector, 2 inputs) and iteration."""
+    sequence = np.random.SeedSequence(int(seed) % (1 << 64), spawn_key=(purpose, step))
+    return int(sequence.generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def _check(
+    model: nn.Module,
+    names: list[str],
+    density: float,
+    scope: str,
+    distribution: str | None,
+    steps: int,
+    schedule: str,
+    seed: int,
+) -> None:
+    if isinstance(density, bool) or not isinstance(density, numbers.Real) or not 0 < density <= 1:
+        raise ValueError(f"prune: density must be in (0, 1], got {density!r}")
+    _one_of("scope", scope, SCOPES)
+    _one_of("schedule", schedule, SCHEDULES)
+    if distribution is not None:
+        _one_of("distribution", distribution, densities.RULES)
+    if isinstance(steps, bool) or not isinstance(steps, numbers.Integral) or steps < 1:
+        raise ValueError(f"prune: iterations must be an integer >= 1, got {steps!r}")
+    if isinstance(seed, bool) or not isinstance(seed, numbers.Integral):
+        raise ValueError(f"prune: seed must be an integer, got {seed!r}")
+    if not names:
+        raise ValueError(f"prune: model must hold an nn.Linear or nn.Conv2d, got {type(model).__name__} with none")
+    parameters = dict(model.named_parameters())
+    for name, p in parameters.items():
+        if not p.isfinite().all():
+            raise ValueError(f"prune: weights must be finite, got NaN or infinity in {name!r}")
+    total = sum(parameters[name].numel() for name in names)
+    if round(density * total) < 1:
+        raise ValueError(f"prune: density must keep at least one of {total} weights, got {density!r}")
+
+
+def _one_of(argument: str, value: object, allowed: Iterable[str]) -> None:
+    if value not in (options := list(allowed)):
+        raise ValueError(f"prune: {argument} must be one of {', '.join(map(repr, options))}, got {value!r}")
+
+
+def _check_finite(score: str, ranked: Mapping[str, Tensor]) -> None:
+    for name, values in ranked.items():
+        low, high = (float(x) for x in values.aminmax())  # NaN passes into both
+        if not (math.isfinite(low) and math.isfinite(high)):
+            raise ValueError(f"prune: scores must be finite, got {low} ... {high} from {score!r} in {name!r}")
+
+
+@contextmanager
+def _reporting(progress: Progress, total: int) -> Iterator[Callable[[int], Any]]:
+    """Give what is called with the number of iterations done."""
+    if callable(progress):
+        yield lambda done: progress(done, total)
+        return
+    bar = None
+    if progress:
+        try:
+            from rich.progress import Progress as Bar
+        except ImportError:
+            pass
+        else:
+            bar = Bar(transient=True)
+    if bar is None:
+        yield lambda done: None
+        return
+    with bar:
+        task = bar.add_task("pruning", total=total)
+        yield lambda done: bar.update(task, completed=done)

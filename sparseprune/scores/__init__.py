@@ -1,0 +1,11 @@
+"""Scores: how much each prunable weight matters, one a file, and a registry by name."""
+
+from ._registry import Score, get, names, register
+from .grasp import GraSP
+from .magnitude import Magnitude
+from .random import Random
+from .sketch import Sketch
+from .snip import SNIP
+from .synflow import SynFlow
+
+__all__ = ["SNIP", "GraSP", "Magnitude", "Random", "Score", "Sketch", "SynFlow", "get", "names", "register"]

@@ -1,0 +1,226 @@
+"""From scores to masks: hard threshold, sketches and random masks of exactly k weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, Protocol, cast
+
+import torch
+from torch import Tensor
+
+from . import sampling
+
+Scores = Mapping[str, Tensor]
+Kept = int | Mapping[str, int]
+Draw = Callable[[list[Tensor], int, int], list[Tensor]]
+
+
+class Selector(Protocol):
+    """A frozen dataclass that turns scores into masks."""
+
+    def select(self, scores: Scores, kept: Kept, *, seed: int) -> dict[str, Tensor]:
+        """Return one mask per score; `kept` is one global count, or layer name -> count."""
+        ...
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """Keep the largest scores, of any sign; of equal ones those of lower flat index.
+
+    Cost: that of `sampling.top_k`.
+    """
+
+    name: ClassVar[str] = "threshold"
+
+    def select(self, scores: Scores, kept: Kept, *, seed: int = 0) -> dict[str, Tensor]:
+        """Return bool masks with exactly `kept` True.
+
+        Args:
+            scores: name -> floating tensor, finite.
+            kept: one global count or name -> count.
+            seed: not used; selectors share one signature.
+        """
+        return _draw(scores, kept, lambda tensors, k, _: _list(sampling.top_k(tensors, k)), torch.bool)
+
+
+@dataclass(frozen=True)
+class Multinomial:
+    """Draw weights with replacement, p_i proportional to |score_i|: m_i = count_i/(s p_i), so that E[m] = 1.
+
+    For signed scores p ∝ |score| is the sketch of the sum of the scores with the least variance.
+
+    Args:
+        rescale: masks m (float32; float64 for float64 scores), else bool masks count > 0.
+        target: "nnz": s such that `kept` distinct weights are expected; "draws": s = `kept`.
+
+    Raises:
+        ValueError: another target.
+
+    Reference: Bar & Giryes 2023, arXiv:2305.17559, Algorithm 1.
+    """
+
+    rescale: bool = True
+    target: Literal["nnz", "draws"] = "nnz"
+    name: ClassVar[str] = "multinomial"
+
+    def __post_init__(self) -> None:
+        if self.target not in ("nnz", "draws"):
+            raise ValueError(f"Multinomial: target must be 'nnz' or 'draws', got {self.target!r}")
+
+    def select(self, scores: Scores, kept: Kept, *, seed: int) -> dict[str, Tensor]:
+        """Return masks with `kept` non-zeros on average (target "nnz") or at most (target "draws").
+
+        Args:
+            scores: name -> floating tensor, finite; their absolute values are the weights of the draw.
+            kept: one global count or name -> count. With target "nnz", asked for every weight it draws nothing: m = 1.
+            seed: of the sampler; layers drawn apart use streams 0, 1, ...
+
+        Raises:
+            ValueError: more asked for than the non-zero scores can give.
+        """
+        output = "m" if self.rescale else "bool"
+        fixed = self.target == "nnz"
+
+        def draw(tensors: list[Tensor], k: int, stream: int) -> list[Tensor]:
+            if fixed:
+                _enough("Multinomial", tensors, k)
+                k = sampling.draws_for_nnz(tensors, k, transform="abs")
+            return _list(sampling.multinomial(tensors, k, seed=seed, stream=stream, transform="abs", output=output))
+
+        return _draw(scores, kept, draw, _dtype(self.rescale), whole=fixed)
+
+
+@dataclass(frozen=True)
+class WithoutReplacement:
+    """Draw exactly k weights, one after another without replacement, each with p ∝ |score| among those left.
+
+    The papers' binary "random mask". For one global count, the paper first counts what the hard global threshold keeps
+    in each layer, then draws that many inside each layer. The threshold ranks scores by their sign as well; the draws
+    use absolute values, and a zero score, which no draw can give, ranks last.
+
+    Args:
+        per_layer: keep the hard threshold's count of each layer; False: one draw over all layers together.
+
+    Reference: Bar & Giryes 2023, arXiv:2305.17559, section 8.
+    """
+
+    per_layer: bool = True
+    name: ClassVar[str] = "without_replacement"
+
+    def select(self, scores: Scores, kept: Kept, *, seed: int) -> dict[str, Tensor]:
+        """Return bool masks with exactly `kept` True.
+
+        Args:
+            scores: name -> floating tensor, finite; their absolute values are the weights of the draw.
+            kept: one global count or name -> count. Asked for every weight it draws nothing.
+            seed: of the sampler; layers drawn apart use streams 0, 1, ...
+
+        Raises:
+            ValueError: more asked for than the non-zero scores can give.
+        """
+
+        def draw(tensors: list[Tensor], k: int, stream: int) -> list[Tensor]:
+            _enough("WithoutReplacement", tensors, k)
+            return _list(sampling.without_replacement(tensors, k, seed=seed, stream=stream, transform="abs"))
+
+        if isinstance(kept, int) and self.per_layer and 0 < kept < sum(s.numel() for s in scores.values()):
+            _enough("WithoutReplacement", list(scores.values()), kept)
+            hard = Threshold().select(_zeros_last(scores), kept)
+            kept = {name: int(mask.sum()) for name, mask in hard.items()}
+        return _draw(scores, kept, draw, torch.bool)
+
+
+@dataclass(frozen=True)
+class Priority:
+    """Keep exactly k weights with p growing with |score|, unbiased: keys |score|/u, m = max(1, tau/|score|), E[m] = 1.
+
+    Args:
+        rescale: masks m (float32; float64 for float64 scores), else bool masks.
+
+    Reference: Duffield, Lund, Thorup 2007, "Priority sampling for estimation of arbitrary subset sums".
+    """
+
+    rescale: bool = True
+    name: ClassVar[str] = "priority"
+
+    def select(self, scores: Scores, kept: Kept, *, seed: int) -> dict[str, Tensor]:
+        """Return masks with exactly `kept` non-zeros.
+
+        Args:
+            scores: name -> floating tensor, finite; their absolute values are the weights of the draw.
+            kept: one global count or name -> count. Asked for every weight it draws nothing: m = 1.
+            seed: of the sampler; layers drawn apart use streams 0, 1, ...
+
+        Raises:
+            ValueError: more asked for than the non-zero scores can give.
+        """
+        output = "m" if self.rescale else "bool"
+
+        def draw(tensors: list[Tensor], k: int, stream: int) -> list[Tensor]:
+            _enough("Priority", tensors, k)
+            return _list(sampling.priority(tensors, k, seed=seed, stream=stream, transform="abs", output=output))
+
+        return _draw(scores, kept, draw, _dtype(self.rescale))
+
+
+_SELECTORS = {cls.name: cls for cls in (Threshold, Multinomial, WithoutReplacement, Priority)}
+
+
+def names() -> list[str]:
+    """Return the names of the selectors, sorted."""
+    return sorted(_SELECTORS)
+
+
+def get(select: str | Selector) -> Selector:
+    """Return the selector of that name with its defaults, or the object itself.
+
+    Raises:
+        ValueError: no selector of that name, or an object without a `select` method.
+    """
+    if isinstance(select, str) and select in _SELECTORS:
+        return _SELECTORS[select]()
+    if isinstance(select, (str, type)) or not callable(getattr(select, "select", None)):
+        raise ValueError(f"prune: select must be one of {names()} or an object with a select method, got {select!r}")
+    return cast(Selector, select)
+
+
+def _draw(scores: Scores, kept: Kept, draw: Draw, dtype: torch.dtype | None, whole: bool = True) -> dict[str, Tensor]:
+    """Draw over all layers together, or over each with its own count; none and (where `whole`) all need no draw."""
+
+    def one(tensors: list[Tensor], k: int, stream: int) -> list[Tensor]:
+        total = sum(t.numel() for t in tensors)
+        if not 0 <= k <= total:
+            raise ValueError(f"select: kept must be in [0, {total}], the number of scores, got {k}")
+        if k == 0 or (whole and k == total):
+            return [torch.full_like(t, k > 0, dtype=dtype or _m_dtype(t)) for t in tensors]
+        return draw(tensors, k, stream)
+
+    if isinstance(kept, int):
+        return dict(zip(scores, one(list(scores.values()), kept, 0), strict=True))
+    if kept.keys() != scores.keys():
+        raise ValueError(f"select: kept must have the layers of scores, {sorted(scores)}, got {sorted(kept)}")
+    return {name: one([score], kept[name], stream)[0] for stream, (name, score) in enumerate(scores.items())}
+
+
+def _enough(who: str, tensors: list[Tensor], k: int) -> None:
+    usable = sum(int(t.count_nonzero()) for t in tensors)
+    if k > usable:
+        raise ValueError(f"{who}: kept must be at most {usable}, the number of non-zero scores, got {k}")
+
+
+def _zeros_last(scores: Scores) -> Scores:
+    least = min(float(score.min()) for score in scores.values())
+    return scores if least >= 0 else {n: s.masked_fill(s == 0, 2 * least) for n, s in scores.items()}
+
+
+def _m_dtype(score: Tensor) -> torch.dtype:
+    return torch.float64 if score.dtype is torch.float64 else torch.float32
+
+
+def _dtype(rescale: bool) -> torch.dtype | None:
+    return None if rescale else torch.bool
+
+
+def _list(result: Any) -> list[Tensor]:
+    return list(result)
