@@ -1,13 +1,13 @@
 """Sketches and exact selections over tensors of any size, the same bits on every device and number of threads.
 
-`scores` is a tensor or a list of tensors, seen as one logical vector; results have the same form. `transform` and `factor`
-are fused into the pass over the scores: p is proportional to `score * factor` ("given"), `|score * factor|` ("abs") or
-`score^2 * factor` ("square"). The law: docs/sampler.md.
+`scores` is a tensor or a list of tensors, seen as one logical vector; results have the same form. `transform` and
+`factor` are fused into the pass over the scores: p is proportional to `score * factor` ("given"), `|score * factor|`
+("abs") or `score^2 * factor` ("square"). The law: docs/sampler.md.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from . import ops
 from .ops import expected_nnz, races, reference
-from .ops.sketch import BadScore
+from .ops.sketch import BadScore, NoPositiveScore
 from .ops.top_k import NotFinite
 
 Tensors = Tensor | Sequence[Tensor]
@@ -24,6 +24,7 @@ Transform = Literal["given", "abs", "square"]
 
 _TRANSFORMS = {"given": reference.GIVEN, "abs": reference.ABS, "square": reference.SQUARE}
 _OUTPUTS = {"m": reference.M, "counts": reference.COUNTS, "weights": reference.WEIGHTS, "bool": reference.BOOL}
+_OUTPUTS["indices"] = reference.BOOL
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
@@ -61,7 +62,7 @@ class _Vector:
     @classmethod
     def of(cls, who: str, scores: Tensors, transform: str, factor: Tensors | None) -> _Vector:
         single = isinstance(scores, Tensor)
-        tensors = [scores] if isinstance(scores, Tensor) else list(scores)
+        tensors = [scores] if isinstance(scores, Tensor) else list(scores) if isinstance(scores, Iterable) else []
         _one_of(who, "transform", transform, list(_TRANSFORMS))
         if not tensors or not all(isinstance(t, Tensor) for t in tensors) or sum(t.numel() for t in tensors) == 0:
             raise ValueError(f"{who}: scores must be a tensor, or a list of tensors, with at least one element")
@@ -103,32 +104,32 @@ class _Vector:
     def outputs(self, output: str, weights: Tensors | None, dtype: torch.dtype | None, out: Tensors | None):
         """Weights and fresh (or given) outputs for this vector, checked."""
         w = self._like("weights", weights) if weights is not None else list(self.scores)
+        real = output in ("m", "weights")
+        if dtype is not None and not (real and dtype in _FLOATS):
+            raise ValueError(f"{self.who}: dtype must be None or floating, for 'm' and 'weights' only, got {dtype}")
         if output == "weights":
             dtypes = [dtype or t.dtype for t in w]
         elif output == "m":
-            if dtype is torch.float16:
-                raise ValueError(
-                    f"{self.who}: dtype must not be float16 for output 'm' (1/(s p) overflows it), got {dtype}"
-                )
             dtypes = [dtype or (t.dtype if t.dtype == torch.float64 else torch.float32) for t in self.scores]
         else:
             dtypes = [torch.int32 if output == "counts" else torch.bool] * len(self.scores)
-        if dtype is not None and dtype not in (_FLOATS if output in ("m", "weights") else (dtypes[0],)):
-            raise ValueError(f"{self.who}: dtype must suit output {output!r}, got {dtype}")
         if out is None:
-            results = [
-                torch.empty(s, dtype=d, device=self.scores[0].device) for s, d in zip(self.shapes, dtypes, strict=True)
-            ]
-            return w, results
-        results = self._like("out", out)
-        for i, (t, d) in enumerate(zip(results, dtypes, strict=True)):
-            if t.dtype != d and dtype is None and output in ("m", "weights") and t.dtype in _FLOATS:
-                continue  # the caller's own floating type: one rounding
-            if t.dtype != d or not t.is_contiguous():
-                raise ValueError(
-                    f"{self.who}: out[{i}] must be contiguous {d}, got {t.dtype} with strides {t.stride()}"
-                )
+            device = self.scores[0].device
+            results = [torch.empty(s, dtype=d, device=device) for s, d in zip(self.shapes, dtypes, strict=True)]
+        elif output == "indices":
+            raise ValueError(f"{self.who}: out must be None for output 'indices', got a tensor")
+        else:
+            results = self._like("out", out)
+            self._check_out(results, [t.dtype for t in results] if real and dtype is None else dtypes)
+        if output == "m" and any(t.dtype == torch.float16 for t in results):
+            raise ValueError(f"{self.who}: dtype must not be float16 for output 'm': 1/(s p) overflows it")
         return w, results
+
+    def _check_out(self, out: list[Tensor], dtypes: list[torch.dtype]) -> None:
+        for i, (t, d) in enumerate(zip(out, dtypes, strict=True)):
+            if t.dtype != d or not t.is_contiguous():
+                name = "out" if self.single else f"out[{i}]"
+                raise ValueError(f"{self.who}: {name} must be contiguous {d}, got {t.dtype} with strides {t.stride()}")
 
     def _like(self, argument: str, given: Tensors) -> list[Tensor]:
         tensors = [given] if isinstance(given, Tensor) else list(given)
@@ -143,6 +144,8 @@ class _Vector:
                     f"{self.who}: {name} must have shape {list(shape)} like scores on {self.scores[0].device}, "
                     f"got {list(t.shape)} on {t.device}"
                 )
+            if argument == "weights" and t.dtype not in _FLOATS:
+                raise ValueError(f"{self.who}: {name} must be float16, bfloat16, float32 or float64, got {t.dtype}")
         return [t.detach() if argument == "out" else t.detach().contiguous() for t in tensors]
 
     def result(self, results: list[Tensor], output: str) -> Tensor | list[Tensor]:
@@ -175,8 +178,10 @@ class _Vector:
         return ValueError(f"{self.who}: scores must have a positive element, got {self.numel} zeros")
 
 
-def _signed(seed: int) -> int:
+def _signed(who: str, seed: int) -> int:
     """The seed mod 2^64 as the int64 that operators take."""
+    if not isinstance(seed, int):
+        raise ValueError(f"{who}: seed must be an integer, got {seed!r}")
     return ((seed + (1 << 63)) % (1 << 64)) - (1 << 63)
 
 
@@ -202,8 +207,8 @@ def multinomial(
         draws: s, 1 <= s < 2^31.
         seed, stream: counters of the Philox generator; the same pair gives the same bits on every device.
         transform, factor: fused score; a factor broadcasts to the shape of its score tensor.
-        output: "m" (float32, float64 for float64 scores), "counts" (int32), "weights" (weights * m), "bool" (count > 0),
-            "indices" (int64, flat indices of the logical vector, ascending).
+        output: "m" (float32, float64 for float64 scores), "counts" (int32), "weights" (weights * m), "bool" (count > 0)
+            or "indices" (int64, flat indices of the logical vector, ascending).
         weights: what m multiplies for "weights"; the scores themselves if absent.
         dtype: another floating type for "m" (not float16) or "weights": one rounding.
         out: contiguous tensors to write into.
@@ -214,18 +219,19 @@ def multinomial(
     """
     who = "multinomial"
     vector = _Vector.of(who, scores, transform, factor)
-    _one_of(who, "output", output, [*_OUTPUTS, "indices"])
+    _one_of(who, "output", output, list(_OUTPUTS))
     _whole(who, "draws", draws, 1, (1 << 31) - 1)
     _whole(who, "stream", stream, 0, (1 << 32) - 1)
+    seed = _signed(who, seed)
     w, results = vector.outputs(output, weights, dtype, out)
     try:
         ops.sketch_multinomial(
-            vector.scores, draws, seed=_signed(seed), stream=stream, transform=vector.transform, factors=vector.factors,
-            output=_OUTPUTS["bool" if output == "indices" else output], weights=w, out=results,
+            vector.scores, draws, seed=seed, stream=stream, transform=vector.transform, factors=vector.factors,
+            output=_OUTPUTS[output], weights=w, out=results,
         )  # fmt: skip
     except BadScore as error:
         raise vector.bad(error.index) from None
-    except ValueError:
+    except NoPositiveScore:
         raise vector.none_positive() from None
     return vector.result(results, output)
 
@@ -252,8 +258,7 @@ def top_k(
     _one_of(who, "output", output, ["bool", "weights", "indices"])
     _whole(who, "k", k, 1, vector.numel)
     w, results = vector.outputs(output, weights, None, out)
-    code = _OUTPUTS["bool" if output == "indices" else output]
-    _select(vector, vector.scores, vector.factors, vector.transform, k, code, w, results)
+    _select(vector, vector.scores, vector.factors, vector.transform, k, _OUTPUTS[output], w, results)
     return vector.result(results, output)
 
 
@@ -272,19 +277,17 @@ def _select(vector: _Vector, scores, factors, transform: int, k: int, output: in
         raise
 
 
-def _race(
-    who: str, scores: Tensors, k: int, seed: int, stream: int, transform: str, factor: Tensors | None, purpose: int
-):
-    """(vector, values, keys, masks) of a race that keeps min(k, positive scores) elements."""
-    vector = _Vector.of(who, scores, transform, factor)
-    _whole(who, "k", k, 1, vector.numel)
-    _whole(who, "stream", stream, 0, (1 << 32) - 1)
+def _race(vector: _Vector, k: int, seed: int, stream: int, purpose: int):
+    """(values, keys, masks) of a race that keeps min(k, positive scores) elements."""
+    _whole(vector.who, "k", k, 1, vector.numel)
+    _whole(vector.who, "stream", stream, 0, (1 << 32) - 1)
+    seed = _signed(vector.who, seed)
     vector.check()
-    values, keys = races.race_keys(vector.scores, vector.factors, vector.transform, _signed(seed), stream, purpose)
+    values, keys = races.race_keys(vector.scores, vector.factors, vector.transform, seed, stream, purpose)
     kept = min(k, sum(int((v > 0).sum()) for v in values))
     masks = [torch.empty_like(key, dtype=torch.bool) for key in keys]
     _select(vector, keys, [], reference.GIVEN, kept, reference.BOOL, keys, masks)
-    return vector, values, keys, masks
+    return values, keys, masks
 
 
 def without_replacement(
@@ -308,11 +311,10 @@ def without_replacement(
     Raises: ValueError as in `multinomial`.
     Cost: 8 bytes an element for the keys, then `top_k` on them.
     """
-    vector, _, _, masks = _race(
-        "without_replacement", scores, k, seed, stream, transform, factor, races.WITHOUT_REPLACEMENT
-    )
+    vector = _Vector.of("without_replacement", scores, transform, factor)
     _one_of(vector.who, "output", output, ["bool", "weights", "indices"])
     w, results = vector.outputs(output, weights, None, out)
+    _, _, masks = _race(vector, k, seed, stream, races.WITHOUT_REPLACEMENT)
     for mask, weight, result in zip(masks, w, results, strict=True):
         result.copy_(mask.view(result.shape) if output != "weights" else weight * mask.view(weight.shape))
     return vector.result(results, output)
@@ -339,12 +341,13 @@ def priority(
     Cost: 16 bytes an element for values and keys, then `top_k` on the keys.
     Reference: Duffield, Lund, Thorup 2007, "Priority sampling for estimation of arbitrary subset sums".
     """
-    vector, values, keys, masks = _race("priority", scores, k, seed, stream, transform, factor, races.PRIORITY)
+    vector = _Vector.of("priority", scores, transform, factor)
     _one_of(vector.who, "output", output, ["m", "weights", "bool", "indices"])
     w, results = vector.outputs(output, weights, dtype, out)
+    values, keys, masks = _race(vector, k, seed, stream, races.PRIORITY)
     left = [key[~mask] for key, mask in zip(keys, masks, strict=True)]
     tau = max((float(rest.max()) for rest in left if rest.numel()), default=0.0)
-    writer = reference.FlatWriter(vector.scores, _OUTPUTS["bool" if output == "indices" else output], w, results)
+    writer = reference.FlatWriter(vector.scores, _OUTPUTS[output], w, results)
     for v, mask in zip(values, masks, strict=True):
         m = torch.where(mask, (tau / v).clamp(min=1.0), 0.0)
         writer.write(mask.to(torch.int64), m)

@@ -2,33 +2,32 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 from torch import Tensor
 
-from .reference import tile_blocks
+from .reference import rescale, tile_blocks
 
 BINS = 1 << 18
 
 
 def mass_histogram(scores: list[Tensor], factors: list[Tensor], transform: int) -> tuple[np.ndarray, np.ndarray]:
-    """Counts n_i and masses of the positive values in bins bits(v) >> 45, ascending, non-empty bins only (sketch law, "Histogram")."""
+    """Counts n_i and masses of the positive values in the bins bits(v) >> 45, ascending, empty bins left out."""
     count = torch.zeros(BINS, dtype=torch.int64)
     low = torch.zeros(BINS, dtype=torch.int64)
-    scale = 0
+    exponent = None
     if any(score.dtype == torch.float64 for score in scores):
-        largest = max(float(v.max()) for _, v in tile_blocks(scores, factors, transform))
-        scale = -int(np.frexp(largest)[1])
+        exponent = math.frexp(max(float(v.max()) for _, v in tile_blocks(scores, factors, transform)))[1]
     for _, block in tile_blocks(scores, factors, transform):
-        v = block[block > 0]
-        if scale:
-            v = torch.from_numpy(np.ldexp(v.cpu().numpy(), scale)).clamp(min=2.0**-1022)
-        bits = v.cpu().view(torch.int64)
+        v = block[block > 0].cpu()
+        bits = (v if exponent is None else rescale(v, exponent)).view(torch.int64)
         count += torch.bincount(bits >> 45, minlength=BINS)
         low.index_add_(0, bits >> 45, (bits >> 29) & 65535)
     used = count.nonzero().view(-1).numpy()
-    n, l = count.numpy()[used], low.numpy()[used]
-    mass = (n * ((128 + (used & 127)) * 65536) + l).astype(np.float64)
+    n = count.numpy()[used]
+    mass = (n * ((128 + (used & 127)) * 65536) + low.numpy()[used]).astype(np.float64)
     return n, np.ldexp(mass, (used >> 7) - 1046)
 
 

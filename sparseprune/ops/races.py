@@ -5,12 +5,13 @@ Keys are materialised in fp64 (8 bytes an element) and selected by the exact `to
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from .reference import TILE, random_bits, score_values
+from .reference import TILE, random_bits, rescale, score_values
 
 PRIORITY, WITHOUT_REPLACEMENT = 5, 7  # purposes
 CHUNK = 1 << 20
@@ -42,15 +43,11 @@ def negative_log(u: Tensor) -> Tensor:
 def race_keys(
     scores: list[Tensor], factors: list[Tensor], transform: int, seed: int, stream: int, purpose: int
 ) -> tuple[list[Tensor], list[Tensor]]:
-    """Values v and keys v/u (priority) or v/(-log u) (successive draws), fp64, flat, one a score; zero scores have key 0."""
+    """Values v and keys v/u (priority) or v/(-log u) (successive draws), flat fp64; zero scores have key 0."""
     values = [score_values(s, factors[i] if factors else None, transform) for i, s in enumerate(scores)]
     if any(score.dtype == torch.float64 for score in scores):  # keep v/u finite
-        largest = max(float(v.max()) for v in values)
-        exponent = -int(torch.frexp(torch.tensor(largest, dtype=torch.float64)).exponent)
-        values = [
-            torch.ldexp(torch.ldexp(v, torch.tensor(exponent // 2)), torch.tensor(exponent - exponent // 2))
-            for v in values
-        ]
+        exponent = math.frexp(max(float(v.max()) for v in values if v.numel()))[1]
+        values = [rescale(v, exponent) for v in values]
     time: Callable[[Tensor], Tensor] = uniforms if purpose == PRIORITY else lambda bits: negative_log(uniforms(bits))
     keys, offset = [], 0
     for v in values:

@@ -1,13 +1,14 @@
 """The definition of every operation, in torch: what C++ and Triton must reproduce bit for bit.
 
-`scores` is a list of contiguous tensors seen as one logical vector in tiles of TILE elements; `factors` is empty or holds one
-contiguous tensor per score tensor, repeated along its leading dimensions. Integers are exact, fp64 steps are single IEEE
-operations in the order written. Law and proofs: docs/sampler.md.
+`scores` is a list of contiguous tensors seen as one logical vector in tiles of TILE elements; `factors` is empty or
+holds one contiguous tensor per score tensor, repeated along its leading dimensions. Integers are exact, fp64 steps are
+single IEEE operations in the order written. Law and proofs: docs/sampler.md.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -22,11 +23,11 @@ NODE, DRAW = 1, 2  # purposes: the low byte of Philox's fourth counter word
 
 # ---------------------------------------------------------------- scores
 def score_values(score: Tensor, factor: Tensor | None, transform: int) -> Tensor:
-    """v = score, |score f| or score^2 f as fp64, flat: one product of exactly converted inputs (square: then one more)."""
+    """v = score f, |score f| or score^2 f, flat fp64: one product of exactly converted inputs (square: two)."""
     v = score.reshape(-1).to(torch.float64)
     if transform == SQUARE:
         v = v * v
-    if factor is not None:
+    if factor is not None and v.numel() > 0:
         v = (v.view(-1, factor.numel()) * factor.reshape(1, -1).to(torch.float64)).view(-1)
     return v.abs() if transform == ABS else v + 0.0  # -0 becomes 0
 
@@ -53,6 +54,12 @@ def power_of_two(exponent: Tensor) -> Tensor:
     return ((exponent.to(torch.int64) + 1023) << 52).view(torch.float64)
 
 
+def rescale(v: Tensor, exponent: int) -> Tensor:
+    """v 2^-exponent, but not below 2^-1022 where v > 0. In two steps, as 2^-exponent itself may not be finite."""
+    half, rest = (power_of_two(torch.tensor(n)) for n in (-exponent >> 1, -exponent - (-exponent >> 1)))
+    return torch.where(v > 0, ((v * half) * rest).clamp(min=2.0**-1022), 0.0)
+
+
 def quantize(v: Tensor, exponent: Tensor) -> Tensor:
     """q = max(1, trunc(v 2^(31-e))) where v > 0, else 0. In two exact steps, as 2^(31-e) itself may not be finite."""
     shift = 31 - exponent.to(torch.int64).unsqueeze(1)
@@ -62,7 +69,7 @@ def quantize(v: Tensor, exponent: Tensor) -> Tensor:
 
 
 def score_tiles(scores: list[Tensor], factors: list[Tensor], transform: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Exponent e_b (int32 [T]) and quantised mass M_b (int64 [T]) of each tile, and the first bad flat index (int64 [1], or -1)."""
+    """Exponent e_b (int32 [T]) and mass M_b (int64 [T]) of each tile; the first bad flat index (int64 [1]) or -1."""
     exponents, masses, bad = [], [], -1
     for first, v in tile_blocks(scores, factors, transform):
         wrong = ~((v >= 0) & (v < torch.inf)).view(-1)
@@ -114,7 +121,7 @@ def mulhi64(u: Tensor, m: Tensor) -> Tensor:
     return u1 * m1 + ((mid >> 32) & MASK32) + ((cross >> 32) & MASK32) + (carry >> 32)
 
 
-# ---------------------------------------------------------------- draws over the tiles: a binary tree of exact binomials
+# ---------------------------------------------------------------- draws over the tiles: a tree of exact binomials
 def count_ones(calls: Tensor, node: Tensor, plane: int, left: Tensor, seed: int, stream: int) -> Tensor:
     """Ones among the first `left` bits of the Philox calls `calls`, `calls` + 1, ... of a node, per row."""
     rows = torch.repeat_interleave(torch.arange(len(left), device=left.device), (left + 127) >> 7)
@@ -130,7 +137,7 @@ def count_ones(calls: Tensor, node: Tensor, plane: int, left: Tensor, seed: int,
 def binomial_chunk(
     node: Tensor, h: Tensor, left: Tensor, part: Tensor, whole: Tensor, seed: int, stream: int
 ) -> Tensor:
-    """Binomial(left, part/whole) for at most 2^14 trials: bit planes of uniforms against the binary digits of part/whole."""
+    """Binomial(left, part/whole), at most 2^14 trials: bit planes of uniforms against the digits of part/whole."""
     result, a, plane = torch.zeros_like(left), part, 0
     while bool((active := (left > 0) & (a > 0)).any()):
         a = 2 * a
@@ -162,7 +169,7 @@ def split_draws(aligned: Tensor, draws: int, seed: int, stream: int) -> Tensor:
     while len(levels[0]) > 1:
         levels.insert(0, levels[0].view(-1, 2).sum(dim=1))
     n = aligned.new_tensor([draws])
-    for level, (whole, below) in enumerate(zip(levels, levels[1:], strict=False)):
+    for level, (whole, below) in enumerate(pairwise(levels)):
         node = torch.arange(1 << level, 2 << level, device=n.device)
         left = binomial(node, n, below[0::2], whole, seed, stream)
         n = torch.stack([left, n - left], dim=1).view(-1)
@@ -262,7 +269,7 @@ def order_keys(v: Tensor) -> Tensor:
 def key_histogram(
     scores: list[Tensor], factors: list[Tensor], transform: int, prefix: int, shift: int, bits: int
 ) -> Tensor:
-    """int64 [2^bits]: how often each digit (key >> shift) mod 2^bits occurs among keys whose higher bits equal `prefix`.
+    """int64 [2^bits]: how often each digit (key >> shift) mod 2^bits occurs among keys whose higher bits are `prefix`.
 
     Digits of the top position (shift + bits == 64) are counted in order of value: the sign bit is inverted.
     """
@@ -299,7 +306,7 @@ def key_mark(
     weights: list[Tensor],
     out: list[Tensor],
 ) -> None:
-    """Keep keys above the threshold and, in index order, the first quota_b of each tile's ties: write bool or weights."""
+    """Keep keys above the threshold and, in index order, the first quota_b ties of each tile: write bool or weights."""
     flat = FlatWriter(scores, output, weights, out)
     for first, v in tile_blocks(scores, factors, transform):
         key = order_keys(v) >> shift

@@ -21,6 +21,10 @@ class BadScore(ValueError):
         self.index = index
 
 
+class NoPositiveScore(ValueError):
+    """Every score is zero: there is nothing to draw."""
+
+
 def align(exponents: Tensor, masses: Tensor) -> Tensor:
     """A_b: the tile masses M_b 2^e_b as integers on one scale, 2^58 <= sum A < 2^60 + T; 0 exactly where M_b is 0."""
     present = masses > 0
@@ -50,11 +54,11 @@ def sketch_multinomial(
     """Write m, counts, w m or count > 0 of `draws` draws with p proportional to the scores into `out`.
 
     Args:
-        scores, weights, out: lists of contiguous tensors of equal sizes on one device (`weights` only for output WEIGHTS).
+        scores, weights, out: lists of contiguous tensors of equal sizes, one device (`weights` only for WEIGHTS).
         factors: empty, or one contiguous tensor a score, repeated along its leading dimensions.
         transform, output: the codes of `reference`.
     Raises:
-        BadScore: before anything is written. ValueError: no positive score.
+        BadScore, NoPositiveScore: before anything is written.
     Cost: 2 reads of the scores, 1 write, O(numel / 4096) memory.
     """
     ops = torch.ops.sparseprune
@@ -62,7 +66,7 @@ def sketch_multinomial(
     if int(bad) >= 0:
         raise BadScore(int(bad))
     if not bool(masses.any()):
-        raise ValueError("no positive score")
+        raise NoPositiveScore("no positive score")
     aligned = align(exponents, masses)
     per_tile = ops.split_draws(aligned, draws, seed, stream)
     f64 = torch.float64

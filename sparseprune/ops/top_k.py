@@ -26,7 +26,7 @@ def top_k(
     weights: list[Tensor],
     out: list[Tensor],
 ) -> None:
-    """Write the mask (or the masked weights) of the k largest transformed scores into `out`, exactly k, 1 <= k <= numel.
+    """Write the mask (or the masked weights) of the k largest transformed scores into `out`: exactly k <= numel.
 
     Args: as in `sketch_multinomial`; output BOOL or WEIGHTS; scores of any sign.
     Raises:
