@@ -28,8 +28,10 @@ def classifier(filters: int, classes: int) -> list[nn.Module]:
     return [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(filters, classes)]
 
 
-def check_image(name: str, input_shape: Sequence[int]) -> None:
-    """Raise ValueError unless `input_shape` is that of an image."""
+def check_image(name: str, input_shape: Sequence[int], width: int = 1) -> None:
+    """Raise ValueError unless `input_shape` is that of an image and `width` is positive."""
+    if width < 1:
+        raise ValueError(f"{name}: width must be at least 1, got {width}")
     if len(input_shape) != 3:
         raise ValueError(f"{name}: input_shape must be (channels, height, width), got {tuple(input_shape)}")
 

@@ -21,7 +21,12 @@ def mlp(*, classes: int = 10, input_shape: Sequence[int] = (1, 8, 8), hidden: Se
 
     Returns:
         a model `[B, *input_shape] -> [B, classes]`.
+
+    Raises:
+        ValueError: a hidden size below 1.
     """
+    if hidden and min(hidden) < 1:
+        raise ValueError(f"mlp: hidden must hold positive sizes, got {tuple(hidden)}")
     layers: list[nn.Module] = [nn.Flatten()]
     sizes = [math.prod(input_shape), *hidden]
     for inputs, outputs in pairwise(sizes):

@@ -46,7 +46,7 @@ def residual_net(name: str, input_shape: Sequence[int], classes: int, widths: Se
     Returns:
         a model `[B, *input_shape] -> [B, classes]`.
     """
-    check_image(name, input_shape)
+    check_image(name, input_shape, min(widths))
     layers: list[nn.Module] = [conv_bn(input_shape[0], widths[0]), nn.ReLU()]
     channels = widths[0]
     for stage, filters in enumerate(widths):

@@ -138,15 +138,16 @@ def check_options(who: str, layout: str, scale: str) -> None:
 
 def check_layer(who: str, what: str, module: nn.Module) -> None:
     """Raise ValueError unless swapping the class of `module` keeps what its forward does."""
-    base = next(base for base in (Masked, nn.Linear, nn.Conv2d) if isinstance(module, base))
-    for method in () if base is Masked else ("forward", "_conv_forward"):
-        if getattr(type(module), method, None) is not getattr(base, method, None):
+    base = next(base for base in (nn.Linear, nn.Conv2d) if isinstance(module, base))
+    known = type(module) if isinstance(module, Masked) else base
+    for method in ("forward", "_conv_forward"):
+        if method in vars(module) or getattr(type(module), method, None) is not getattr(known, method, None):
             raise ValueError(f"{who}: {what} must use nn.{base.__name__}'s {method}, got {type(module).__name__}'s own")
     weight = module._parameters.get("weight")
     if weight is None:
         raise ValueError(f"{who}: {what} must own a plain parameter 'weight', got one computed by a parametrization")
     if nn.parameter.is_lazy(weight):
-        raise ValueError(f"{who}: {what} must be initialized, got an {type(module).__name__} without a shape")
+        raise ValueError(f"{who}: {what} must be initialized, got a {type(module).__name__} without a shape")
 
 
 def check_mask(who: str, what: str, mask: Any, weight: Tensor, scale: str) -> None:

@@ -1,0 +1,24 @@
+"""Two processes on gloo train a sparse model as one process does."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+
+
+def test_ddp_on_gloo_trains_as_one_process_does(tmp_path):
+    worker = Path(__file__).with_name("ddp_worker.py")
+    processes = [
+        subprocess.Popen([sys.executable, str(worker), str(rank), str(tmp_path)], stderr=subprocess.PIPE, text=True)
+        for rank in range(2)
+    ]
+    errors = [process.communicate(timeout=120)[1] for process in processes]
+    assert all(process.returncode == 0 for process in processes), errors
+    for rank in range(2):
+        alone, together = torch.load(tmp_path / f"{rank}.pt")
+        for name, expected in alone.items():
+            torch.testing.assert_close(together[name], expected)
+        for layer in ("0", "3"):
+            pruned = ~together[f"{layer}.weight_mask"]
+            assert pruned.any() and together[f"{layer}.weight"][pruned].eq(0).all()
