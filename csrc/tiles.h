@@ -6,7 +6,9 @@
 #include <torch/csrc/stable/tensor.h>
 #include <torch/headeronly/core/ScalarType.h>
 
+#include <algorithm>
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "portable.h"
@@ -55,12 +57,13 @@ class Vector {
   int64_t numel_ = 0;
 };
 
-// f(b) for every tile, spread over torch's threads, with exact subnormals.
-template <class F>
+// f(b, scratch) for every tile, spread over torch's threads, each with a Scratch of its own and exact subnormals.
+template <class Scratch, class F>
 void for_each_tile(int64_t tiles, const F& f) {
   torch::stable::parallel_for(0, tiles, 4, [&](int64_t begin, int64_t end) {
     const ExactSubnormals exact;
-    for (int64_t b = begin; b < end; ++b) f(b);
+    const auto scratch = std::make_unique_for_overwrite<Scratch>();
+    for (int64_t b = begin; b < end; ++b) f(b, *scratch);
   });
 }
 

@@ -8,16 +8,16 @@ namespace sparseprune {
 namespace {
 
 constexpr int LANES = 16, BATCH = 2 * LANES;
-constexpr int GUIDE = 1024;  // a guide table pays from about this many draws over 16
-constexpr int64_t FEW = 64;
+constexpr int BLOCK = 8, BLOCKS = TILE / BLOCK;  // the search finds a block, then counts inside it
+constexpr int GUIDE = 1024;
+constexpr int64_t FEW = 48;          // draws below which a guide table does not pay
+constexpr int64_t SPARSE = TILE / 2;  // draws below which only the drawn places get a division
 
 struct Tile {
-  int32_t q[TILE];
-  int64_t inclusive[TILE];
-  int32_t counts[TILE];
-  int32_t slot[TILE];
-  int32_t guide[GUIDE + 1];
   double v[TILE], m[TILE];
+  int64_t inclusive[TILE];
+  int32_t q[TILE], counts[TILE];
+  int32_t slot[BLOCKS], guide[GUIDE + 1], drawn[SPARSE];
 };
 
 inline uint64_t high_product(uint64_t a, uint64_t b) {
@@ -34,19 +34,30 @@ CLONES void draw_batch(int64_t j, uint32_t b, uint64_t seed, uint32_t stream, ui
 }
 
 CLONES void slots(const int64_t* inclusive, double scale, int32_t* slot) {
-  for (int i = 0; i < TILE; ++i) slot[i] = static_cast<int32_t>(static_cast<double>(inclusive[i]) * scale);
+  for (int i = 0; i < BLOCKS; ++i) {
+    slot[i] = static_cast<int32_t>(static_cast<double>(inclusive[BLOCK * i + BLOCK - 1]) * scale);
+  }
 }
 
-// guide[s] = the first element whose slot is at least s: where the search for a number in slot s starts. Slots come from
-// a non-decreasing function of the inclusive sum, so the element that is sought never lies before.
+// guide[s] = the first block whose slot is at least s: where the search for a number in slot s starts. Slots come from a
+// non-decreasing function of the inclusive sum, so the block that is sought never lies before.
 void build_guide(Tile& t, double scale) {
   slots(t.inclusive, scale, t.slot);
-  std::fill(t.guide, t.guide + GUIDE + 1, TILE - 1);
-  for (int i = TILE - 1; i >= 0; --i) t.guide[t.slot[i]] = i;
+  std::fill(t.guide, t.guide + GUIDE + 1, BLOCKS - 1);
+  for (int i = BLOCKS - 1; i >= 0; --i) t.guide[t.slot[i]] = i;
   for (int s = GUIDE - 1; s >= 0; --s) t.guide[s] = std::min(t.guide[s], t.guide[s + 1]);
 }
 
-// n draws of tile b into t.counts: the first element whose inclusive sum exceeds r = floor(u M / 2^64), with rejection.
+// The first element whose inclusive sum exceeds r.
+inline int find(const Tile& t, int64_t r, double scale) {
+  int block = t.guide[static_cast<int32_t>(static_cast<double>(r) * scale)];
+  while (t.inclusive[BLOCK * block + BLOCK - 1] <= r) ++block;
+  int at = BLOCK * block;
+  for (int i = 0; i < BLOCK - 1; ++i) at += t.inclusive[BLOCK * block + i] <= r;
+  return at;
+}
+
+// n draws of tile b into t.counts, and into t.drawn while they are few: r = floor(u M / 2^64), with rejection.
 void draw(Tile& t, int64_t n, uint32_t b, uint64_t seed, uint32_t stream) {
   int64_t total = 0;
   for (int i = 0; i < TILE; ++i) t.inclusive[i] = total += t.q[i];
@@ -62,23 +73,25 @@ void draw(Tile& t, int64_t n, uint32_t b, uint64_t seed, uint32_t stream) {
       uint64_t bits = u[i];
       for (uint32_t attempt = 1; bits * mass < modulus; ++attempt) bits = random_bits(j + i, b, DRAW, attempt, seed, stream);
       const auto r = static_cast<int64_t>(high_product(bits, mass));
-      int64_t at;
-      if (guided) {
-        at = t.guide[static_cast<int32_t>(static_cast<double>(r) * scale)];
-        while (t.inclusive[at] <= r) ++at;
-      } else {
-        at = std::upper_bound(t.inclusive, t.inclusive + TILE, r) - t.inclusive;
-      }
+      const int at = guided ? find(t, r, scale)
+                            : static_cast<int>(std::upper_bound(t.inclusive, t.inclusive + TILE, r) - t.inclusive);
       ++t.counts[at];
+      if (n <= SPARSE) t.drawn[j + i] = at;
     }
   }
 }
 
+inline double multiplier(int32_t count, int32_t q, double scale) {
+  return (static_cast<double>(count) * scale) / static_cast<double>(q);
+}
+
 CLONES void multipliers(const int32_t* counts, const int32_t* q, double scale, double* m) {
-  for (int i = 0; i < TILE; ++i) {
-    const double value = (static_cast<double>(counts[i]) * scale) / static_cast<double>(q[i]);
-    m[i] = counts[i] > 0 ? value : 0.0;
-  }
+  for (int i = 0; i < TILE; ++i) m[i] = counts[i] > 0 ? multiplier(counts[i], q[i], scale) : 0.0;
+}
+
+void fill_multipliers(Tile& t, int64_t n, double scale) {
+  if (n > SPARSE) return multipliers(t.counts, t.q, scale, t.m);
+  for (int64_t j = 0; j < n; ++j) t.m[t.drawn[j]] = multiplier(t.counts[t.drawn[j]], t.q[t.drawn[j]], scale);
 }
 
 void draw_tiles_cpu(std::vector<Tensor> scores, std::vector<Tensor> factors, int64_t transform, Tensor exponents,
@@ -88,15 +101,14 @@ void draw_tiles_cpu(std::vector<Tensor> scores, std::vector<Tensor> factors, int
   const auto* exponent = static_cast<const int32_t*>(exponents.data_ptr());
   const auto* scale = static_cast<const double*>(scales.data_ptr());
   const auto* n = static_cast<const int64_t*>(draws.data_ptr());
-  for_each_tile(vector.tiles(), [&](int64_t b) {
-    static thread_local Tile t;
+  for_each_tile<Tile>(vector.tiles(), [&](int64_t b, Tile& t) {
     std::fill(t.counts, t.counts + TILE, 0);
     std::fill(t.m, t.m + TILE, 0.0);
     if (n[b] > 0) {
       vector.load(b, t.v);
       quantize(t.v, exponent[b], t.q);
       draw(t, n[b], static_cast<uint32_t>(b), static_cast<uint64_t>(seed), static_cast<uint32_t>(stream));
-      if (output == M || output == WEIGHTS) multipliers(t.counts, t.q, scale[b], t.m);
+      if (output == M || output == WEIGHTS) fill_multipliers(t, n[b], scale[b]);
     }
     vector.store(b, static_cast<Output>(output), t.m, t.counts);
   });

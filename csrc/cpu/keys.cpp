@@ -7,53 +7,95 @@
 namespace sparseprune {
 namespace {
 
-// int64 keys that sort like the fp64 values (which hold no -0).
-CLONES void order_keys(const double* v, int64_t* key) {
-  std::memcpy(key, v, TILE * sizeof(double));
-  for (int i = 0; i < TILE; ++i) key[i] ^= static_cast<int64_t>(static_cast<uint64_t>(key[i] >> 63) >> 1);
+constexpr int HISTOGRAMS = 4;  // in turn: neighbours often share a bin, and an increment waits for the one before it
+constexpr int GROUP = 64;
+
+struct Scratch {
+  double v[TILE], m[TILE];
+  int32_t digit[TILE];
+  uint8_t match[TILE];
+};
+
+// int64 key that sorts like the fp64 value (which is never -0).
+inline int64_t order_key(double v) {
+  int64_t key;
+  std::memcpy(&key, &v, sizeof key);
+  return key ^ static_cast<int64_t>(static_cast<uint64_t>(key >> 63) >> 1);
 }
 
-CLONES void shift_keys(const int64_t* key, int shift, int64_t offset, int64_t mask, int32_t* digit) {
-  for (int i = 0; i < TILE; ++i) digit[i] = static_cast<int32_t>(((key[i] >> shift) + offset) & mask);
+CLONES void top_digits(const double* v, int shift, int64_t offset, int32_t* digit) {
+  for (int i = 0; i < TILE; ++i) digit[i] = static_cast<int32_t>((order_key(v[i]) >> shift) + offset);
 }
 
-CLONES void match_keys(const int64_t* key, int shift, int64_t prefix, uint8_t* match) {
-  for (int i = 0; i < TILE; ++i) match[i] = (key[i] >> shift) == prefix;
+CLONES void lower_digits(const double* v, int shift, int bits, int64_t prefix, int32_t* digit, uint8_t* match) {
+  for (int i = 0; i < TILE; ++i) {
+    const int64_t key = order_key(v[i]) >> shift;
+    digit[i] = static_cast<int32_t>(key & ((int64_t{1} << bits) - 1));
+    match[i] = (key >> bits) == prefix;
+  }
 }
 
-CLONES int64_t count_ties(const int64_t* key, int n, int shift, int64_t threshold) {
+CLONES bool any(const uint8_t* match) {
+  uint8_t found = 0;
+  for (int i = 0; i < GROUP; ++i) found |= match[i];
+  return found != 0;
+}
+
+// The digits that match move to the front, branch-free inside a group; returns how many there are among the first n.
+int compact(int32_t* digit, const uint8_t* match, int n) {
+  int kept = 0;
+  for (int g = 0; g < n; g += GROUP) {
+    if (!any(match + g)) continue;
+    for (int i = g; i < std::min(n, g + GROUP); ++i) {
+      digit[kept] = digit[i];
+      kept += match[i];
+    }
+  }
+  return kept;
+}
+
+void count_digits(const int32_t* digit, int n, int32_t* counts, int64_t bins) {
+  int i = 0;
+  for (; i + HISTOGRAMS <= n; i += HISTOGRAMS) {
+    for (int h = 0; h < HISTOGRAMS; ++h) ++counts[h * bins + digit[i + h]];
+  }
+  for (; i < n; ++i) ++counts[digit[i]];
+}
+
+CLONES int64_t count_ties(const double* v, int n, int shift, int64_t threshold) {
   int64_t ties = 0;
-  for (int i = 0; i < n; ++i) ties += (key[i] >> shift) == threshold;
+  for (int i = 0; i < n; ++i) ties += (order_key(v[i]) >> shift) == threshold;
   return ties;
 }
 
-// Keep keys above the threshold, and of its ties those whose rank in the tile is at most the quota.
-CLONES void mark(const int64_t* key, int shift, int64_t threshold, bool ties, int32_t* keep) {
+// Keep keys above the threshold, and all of its ties or none.
+template <class T>
+inline void mark_as(const double* v, int shift, int64_t threshold, bool ties, T* keep) {
   for (int i = 0; i < TILE; ++i) {
-    const int64_t k = key[i] >> shift;
-    keep[i] = (k > threshold) | (ties & (k == threshold));
+    const int64_t key = order_key(v[i]) >> shift;
+    keep[i] = static_cast<T>((key > threshold) | (ties & (key == threshold)));
   }
 }
+CLONES void mark(const double* v, int shift, int64_t threshold, bool ties, int32_t* keep) {
+  mark_as(v, shift, threshold, ties, keep);
+}
+CLONES void mark(const double* v, int shift, int64_t threshold, bool ties, double* keep) {
+  mark_as(v, shift, threshold, ties, keep);
+}
 
-void drop_ties(const int64_t* key, int shift, int64_t threshold, int64_t quota, int32_t* keep) {
+// Only the first `quota` ties of the tile stay.
+template <class T>
+void drop_ties(const double* v, int shift, int64_t threshold, int64_t quota, T* keep) {
   int64_t seen = 0;
   for (int i = 0; i < TILE; ++i) {
-    if ((key[i] >> shift) == threshold && ++seen > quota) keep[i] = 0;
+    if ((order_key(v[i]) >> shift) == threshold && ++seen > quota) keep[i] = 0;
   }
 }
 
-CLONES void as_double(const int32_t* keep, double* m) {
-  for (int i = 0; i < TILE; ++i) m[i] = keep[i];
-}
-
-// Branch-free: candidates move to the front of `digit`; returns how many there are.
-int compact(int32_t* digit, const uint8_t* match, int n) {
-  int kept = 0;
-  for (int i = 0; i < n; ++i) {
-    digit[kept] = digit[i];
-    kept += match[i];
-  }
-  return kept;
+template <class T>
+void mark_tile(const double* v, int shift, int64_t threshold, int64_t quota, T* keep) {
+  mark(v, shift, threshold, quota > 0, keep);
+  if (quota > 0 && quota < TILE) drop_ties(v, shift, threshold, quota, keep);
 }
 
 Tensor key_histogram_cpu(std::vector<Tensor> scores, std::vector<Tensor> factors, int64_t transform, int64_t prefix,
@@ -66,25 +108,26 @@ Tensor key_histogram_cpu(std::vector<Tensor> scores, std::vector<Tensor> factors
   std::mutex adding;
   torch::stable::parallel_for(0, vector.tiles(), 16, [&](int64_t begin, int64_t end) {
     const ExactSubnormals exact;
-    double v[TILE];
-    int64_t key[TILE];
-    int32_t digit[TILE];
-    uint8_t match[TILE];
-    // Two histograms in turn: neighbours often share a bin, and an increment waits for the one before it.
-    std::vector<int64_t> counts(2 * bins, 0);
+    const auto t = std::make_unique_for_overwrite<Scratch>();
+    std::vector<int32_t> counts(HISTOGRAMS * bins);
+    const auto add = [&] {
+      const std::lock_guard<std::mutex> lock(adding);
+      for (int64_t i = 0; i < HISTOGRAMS * bins; ++i) total[i % bins] += counts[i];
+      std::fill(counts.begin(), counts.end(), 0);
+    };
     for (int64_t b = begin; b < end; ++b) {
-      vector.load(b, v);
-      order_keys(v, key);
-      shift_keys(key, static_cast<int>(shift), top ? bins / 2 : 0, bins - 1, digit);
       int n = vector.count(b);
-      if (!top) {
-        match_keys(key, static_cast<int>(shift + bits), prefix, match);
-        n = compact(digit, match, n);
+      vector.load(b, t->v);
+      if (top) {
+        top_digits(t->v, static_cast<int>(shift), bins / 2, t->digit);
+      } else {
+        lower_digits(t->v, static_cast<int>(shift), static_cast<int>(bits), prefix, t->digit, t->match);
+        n = compact(t->digit, t->match, n);
       }
-      for (int i = 0; i < n; ++i) ++counts[(i & 1) * bins + digit[i]];
+      count_digits(t->digit, n, counts.data(), bins);
+      if ((b - begin) % (1 << 18) == (1 << 18) - 1) add();  // before an int32 could overflow
     }
-    const std::lock_guard<std::mutex> lock(adding);
-    for (int64_t i = 0; i < bins; ++i) total[i] += counts[i] + counts[bins + i];
+    add();
   });
   return result;
 }
@@ -94,12 +137,9 @@ Tensor key_ties_cpu(std::vector<Tensor> scores, std::vector<Tensor> factors, int
   const Vector vector(scores, factors, transform);
   Tensor result = torch::stable::new_empty(scores[0], {vector.tiles()}, ScalarType::Long);
   auto* ties = static_cast<int64_t*>(result.data_ptr());
-  for_each_tile(vector.tiles(), [&](int64_t b) {
-    double v[TILE];
-    int64_t key[TILE];
-    vector.load(b, v);
-    order_keys(v, key);
-    ties[b] = count_ties(key, vector.count(b), static_cast<int>(shift), threshold);
+  for_each_tile<Scratch>(vector.tiles(), [&](int64_t b, Scratch& t) {
+    vector.load(b, t.v);
+    ties[b] = count_ties(t.v, vector.count(b), static_cast<int>(shift), threshold);
   });
   return result;
 }
@@ -108,16 +148,14 @@ void key_mark_cpu(std::vector<Tensor> scores, std::vector<Tensor> factors, int64
                   int64_t shift, Tensor quota, int64_t output, std::vector<Tensor> weights, std::vector<Tensor> out) {
   const Vector vector(scores, factors, transform, weights, out);
   const auto* limit = static_cast<const int64_t*>(quota.data_ptr());
-  for_each_tile(vector.tiles(), [&](int64_t b) {
-    double v[TILE];
-    int64_t key[TILE];
-    int32_t keep[TILE];
-    vector.load(b, v);
-    order_keys(v, key);
-    mark(key, static_cast<int>(shift), threshold, limit[b] > 0, keep);
-    if (limit[b] > 0 && limit[b] < TILE) drop_ties(key, static_cast<int>(shift), threshold, limit[b], keep);
-    if (output == WEIGHTS) as_double(keep, v);
-    vector.store(b, static_cast<Output>(output), v, keep);
+  for_each_tile<Scratch>(vector.tiles(), [&](int64_t b, Scratch& t) {
+    vector.load(b, t.v);
+    if (output == WEIGHTS) {
+      mark_tile(t.v, static_cast<int>(shift), threshold, limit[b], t.m);
+    } else {
+      mark_tile(t.v, static_cast<int>(shift), threshold, limit[b], t.digit);
+    }
+    vector.store(b, static_cast<Output>(output), t.m, t.digit);
   });
 }
 

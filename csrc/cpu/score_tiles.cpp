@@ -8,30 +8,56 @@
 namespace sparseprune {
 namespace {
 
-CLONES uint64_t largest_bits_loop(const uint64_t* bits) {
+constexpr uint64_t INFINITE_BITS = 0x7FF0000000000000u;
+
+inline uint64_t bits_of(double v) {
+  uint64_t bits;
+  std::memcpy(&bits, &v, sizeof bits);
+  return bits;
+}
+
+// Bits of the largest value; at least INFINITE_BITS when some value is negative, infinite or NaN.
+CLONES uint64_t largest_bits(const double* v) {
   uint64_t largest = 0;
-  for (int i = 0; i < TILE; ++i) largest = bits[i] > largest ? bits[i] : largest;
+  for (int i = 0; i < TILE; ++i) largest = bits_of(v[i]) > largest ? bits_of(v[i]) : largest;
   return largest;
 }
 
-CLONES void quantize_loop(const double* v, double scale, double rest, int32_t* q) {
-  for (int i = 0; i < TILE; ++i) {
-    const int32_t floored = static_cast<int32_t>((v[i] * scale) * rest);
-    const int32_t positive = v[i] > 0.0;
-    q[i] = floored > positive ? floored : positive;
-  }
+inline int32_t quantum(double v, double scale, double rest) {
+  const int32_t floored = static_cast<int32_t>((v * scale) * rest), positive = v > 0.0;
+  return floored > positive ? floored : positive;
 }
 
-CLONES int64_t sum_loop(const int32_t* q) {
+CLONES void quantize_loop(const double* v, double scale, double rest, int32_t* q) {
+  for (int i = 0; i < TILE; ++i) q[i] = quantum(v[i], scale, rest);
+}
+
+CLONES int64_t mass_loop(const double* v, double scale, double rest) {
   int64_t total = 0;
-  for (int i = 0; i < TILE; ++i) total += q[i];
+  for (int i = 0; i < TILE; ++i) total += quantum(v[i], scale, rest);
   return total;
 }
 
-inline bool is_bad(double v) {
-  uint64_t bits;
-  std::memcpy(&bits, &v, sizeof bits);
-  return bits >= INFINITE_BITS;
+// 2^(31-exponent) in two factors, as it may not be finite itself.
+struct Scale {
+  explicit Scale(int exponent) : first(std::ldexp(1.0, (31 - exponent) >> 1)), second(std::ldexp(1.0, 31 - exponent - ((31 - exponent) >> 1))) {}
+  double first, second;
+};
+
+struct Scratch {
+  double v[TILE];
+};
+
+// Replace bad values by 0; the place of the first one.
+int clear_bad(double* v) {
+  int first = -1;
+  for (int i = TILE - 1; i >= 0; --i) {
+    if (bits_of(v[i]) >= INFINITE_BITS) {
+      v[i] = 0.0;
+      first = i;
+    }
+  }
+  return first;
 }
 
 void lower(std::atomic<int64_t>& minimum, int64_t value) {
@@ -52,24 +78,18 @@ std::tuple<Tensor, Tensor, Tensor> score_tiles_cpu(std::vector<Tensor> scores, s
   constexpr int64_t NONE = std::numeric_limits<int64_t>::max();
   std::atomic<int64_t> first_bad{NONE};
 
-  for_each_tile(tiles, [&](int64_t b) {
-    double v[TILE];
-    int32_t q[TILE];
-    vector.load(b, v);
-    if (largest_bits(v) >= INFINITE_BITS) {
-      for (int i = TILE - 1; i >= 0; --i) {
-        if (is_bad(v[i])) {
-          lower(first_bad, b * TILE + i);
-          v[i] = 0.0;
-        }
-      }
+  for_each_tile<Scratch>(tiles, [&](int64_t b, Scratch& t) {
+    vector.load(b, t.v);
+    uint64_t bits = largest_bits(t.v);
+    if (bits >= INFINITE_BITS) {
+      lower(first_bad, b * TILE + clear_bad(t.v));
+      bits = largest_bits(t.v);
     }
-    const uint64_t bits = largest_bits(v);
     double largest;
     std::memcpy(&largest, &bits, sizeof largest);
     std::frexp(largest, &e[b]);
-    quantize(v, e[b], q);
-    mass[b] = sum(q);
+    const Scale scale(e[b]);
+    mass[b] = mass_loop(t.v, scale.first, scale.second);
   });
   *static_cast<int64_t*>(bad.data_ptr()) = first_bad == NONE ? -1 : first_bad.load();
   return {exponents, masses, bad};
@@ -77,18 +97,10 @@ std::tuple<Tensor, Tensor, Tensor> score_tiles_cpu(std::vector<Tensor> scores, s
 
 }  // namespace
 
-uint64_t largest_bits(const double* v) {
-  uint64_t bits[TILE];
-  std::memcpy(bits, v, sizeof bits);
-  return largest_bits_loop(bits);
-}
-
 void quantize(const double* v, int exponent, int32_t* q) {
-  const int shift = 31 - exponent, half = shift >> 1;  // 2^shift itself may not be finite
-  quantize_loop(v, std::ldexp(1.0, half), std::ldexp(1.0, shift - half), q);
+  const Scale scale(exponent);
+  quantize_loop(v, scale.first, scale.second, q);
 }
-
-int64_t sum(const int32_t* q) { return sum_loop(q); }
 
 }  // namespace sparseprune
 

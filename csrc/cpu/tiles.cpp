@@ -19,21 +19,25 @@ inline double to_double(T x) {
 }
 inline double to_double(double x) { return x; }
 
-template <class T>
+template <class T, bool ABSOLUTE>
 inline void convert(const void* source, int64_t offset, int n, double* v) {
   const T* x = static_cast<const T*>(source) + offset;
-  for (int i = 0; i < n; ++i) v[i] = to_double(x[i]);
+  for (int i = 0; i < n; ++i) v[i] = ABSOLUTE ? std::fabs(to_double(x[i])) : to_double(x[i]);
 }
 
-CLONES void read(const Array& a, int64_t offset, int n, double* v) {
+template <bool ABSOLUTE>
+inline void read_as(const Array& a, int64_t offset, int n, double* v) {
   switch (a.type) {
-    case ScalarType::Float: return convert<float>(a.data, offset, n, v);
-    case ScalarType::Double: return convert<double>(a.data, offset, n, v);
-    case ScalarType::Half: return convert<Half>(a.data, offset, n, v);
-    case ScalarType::BFloat16: return convert<BFloat16>(a.data, offset, n, v);
-    default: throw std::runtime_error("sparseprune: unsupported score dtype");
+    case ScalarType::Float: return convert<float, ABSOLUTE>(a.data, offset, n, v);
+    case ScalarType::Double: return convert<double, ABSOLUTE>(a.data, offset, n, v);
+    case ScalarType::Half: return convert<Half, ABSOLUTE>(a.data, offset, n, v);
+    case ScalarType::BFloat16: return convert<BFloat16, ABSOLUTE>(a.data, offset, n, v);
+    default: throw std::runtime_error("sparseprune: unsupported dtype");
   }
 }
+
+CLONES void read(const Array& a, int64_t offset, int n, double* v) { read_as<false>(a, offset, n, v); }
+CLONES void read_absolute(const Array& a, int64_t offset, int n, double* v) { read_as<true>(a, offset, n, v); }
 
 CLONES void square(double* v, int n) {
   for (int i = 0; i < n; ++i) v[i] *= v[i];
@@ -151,12 +155,19 @@ void Vector::load(int64_t b, double* v) const {
     const int64_t low = std::max(begin, p.begin), offset = low - p.begin;
     const int n = static_cast<int>(std::min(end, p.end) - low);
     double* part = v + (low - begin);
-    read(p.score, offset, n, part);
+    if (transform_ == ABS) {
+      read_absolute(p.score, offset, n, part);
+    } else {
+      read(p.score, offset, n, part);
+    }
     if (transform_ == SQUARE) square(part, n);
-    if (p.factor.data != nullptr) multiply_factor(p, offset, n, part);
+    if (p.factor.data != nullptr) {
+      multiply_factor(p, offset, n, part);
+      if (transform_ == ABS) absolute(part, n);
+    }
+    if (transform_ == GIVEN) positive_zero(part, n);
   }
   std::fill(v + (end - begin), v + TILE, 0.0);
-  transform_ == ABS ? absolute(v, TILE) : positive_zero(v, TILE);
 }
 
 void Vector::store(int64_t b, Output output, const double* m, const int32_t* counts) const {
