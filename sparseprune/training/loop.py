@@ -101,7 +101,7 @@ def train(
     Reference: Bar & Giryes 2023, section 5: lr 0.1, x 0.1 after epochs 80 and 120 of 160, batch 128, decay 1e-4.
     """
     if milestones is None:
-        milestones = (epochs // 2, 3 * epochs // 4)
+        milestones = (-(-epochs // 2), -(-3 * epochs // 4))  # rounded up: a single epoch keeps the full lr
     _check(epochs=epochs, lr=lr, momentum=momentum, weight_decay=weight_decay, gamma=gamma)
     steps = {"epochs": epochs, "batch_size": batch_size, "milestones": list(milestones), "augment": augment}
     rates = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "gamma": gamma}

@@ -1,0 +1,5 @@
+"""`python -m sparseprune`."""
+
+from .cli import main
+
+main()

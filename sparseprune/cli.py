@@ -1,0 +1,231 @@
+"""The command line: run (the main job), prune, doctor."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+if TYPE_CHECKING:
+    from torch import nn
+    from typer import Typer
+
+    from .harness import Plan
+
+_INTERRUPTED = 130
+_TABLE_WIDTH = 104
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line on `arguments` (None: the process's own) and exit.
+
+    Exit status: 0, 1 (`doctor --strict` not satisfied, or a run in which nothing succeeded), 2 (bad arguments, in one
+    line on stderr), 130 (interrupted).
+    """
+    try:
+        app = build()
+    except ModuleNotFoundError as error:
+        _stop(f'the command line needs {error.name}: pip install "sparseprune[cli]"')
+    try:
+        sys.exit(app(arguments or sys.argv[1:] or ["--help"], prog_name="sparseprune", standalone_mode=False))
+    except (ValueError, OSError, ImportError) as error:
+        _stop(str(error))
+    except KeyboardInterrupt:
+        print("interrupted; what is done is on the disk, and the same command goes on from there", file=sys.stderr)
+        sys.exit(_INTERRUPTED)
+    except Exception as error:
+        message = getattr(error, "format_message", None)  # the parser's own errors, whichever library it lives in
+        if type(error).__name__ == "Abort":
+            sys.exit(_INTERRUPTED)
+        if message is None:
+            raise
+        _stop(f"{message()} (see --help)")
+
+
+def build() -> Typer:
+    """Return the typer application.
+
+    Raises:
+        ModuleNotFoundError: typer or rich is not installed.
+    """
+    import rich  # noqa: F401 - asked for here, so that its absence is told before anything runs
+    import typer
+
+    app = typer.Typer(
+        help="Sketched masks and pruning at initialization.",
+        add_completion=False,
+        pretty_exceptions_enable=False,
+    )
+    app.command()(run)
+    app.command()(prune)
+    app.command()(doctor)
+    return app
+
+
+def run(
+    model: str = "small-conv",
+    dataset: str = "digits",
+    data_dir: Path | None = None,
+    density: list[str] | None = None,
+    method: list[str] | None = None,
+    seeds: int = 3,
+    epochs: int | None = None,
+    batch_size: int | None = None,
+    lr: float | None = None,
+    device: str = "cpu",
+    threads: int | None = None,
+    out: Path | None = None,
+) -> None:
+    """Prune at initialization, train, compare: methods x densities x seeds, beside the dense net.
+
+    Lists are repeated flags or comma separated: --density .5,.1 --method synflow --method snip/threshold. A method
+    without /selector runs with threshold and with sketched masks (multinomial). Results go to OUT/results.jsonl as
+    they come and OUT/accuracy.png (OUT: runs/DATASET-MODEL); the same command again resumes.
+    """
+    import torch
+    from rich.console import Console
+
+    from . import harness
+    from .live import Live
+
+    chosen: dict[str, Any] = {}
+    if density:
+        chosen["densities"] = [_number("density", text) for text in _split(density)]
+    if method:
+        chosen["methods"] = _split(method)
+    plan = harness.Plan(
+        dataset, model, seeds=seeds, epochs=epochs, batch_size=batch_size, lr=lr, device=device, **chosen
+    )
+    if threads is not None and threads < 1:
+        raise ValueError(f"run: threads must be at least 1, got {threads}")
+    # One thread is the fastest for nets this small: a second spends its time waiting for the first.
+    torch.set_num_threads(threads or (1 if dataset == "digits" else torch.get_num_threads()))
+    folder = out if out is not None else Path("runs") / f"{dataset}-{model}"
+    console = Console()
+    with Live(console) as live:
+        rows = harness.run(plan, out=folder, data_dir=data_dir, watcher=live)
+    _conclude(plan, rows, folder, console)
+
+
+def _conclude(plan: Plan, rows: list[dict[str, Any]], folder: Path, console: Any) -> None:
+    """Print the table, write the picture, and fail if nothing succeeded."""
+    from .plots import accuracy_against_density
+    from .summary import summarise, table
+
+    title = f"{plan.dataset}, {plan.model}, {plan.recipe.epochs} epochs, {plan.seeds} paired seed(s)"
+    lines = summarise(rows)
+    # Wider than the console rather than cut: a log has no edge, and a terminal wraps.
+    console.print(table(lines, f"{title}: mean ± std"), width=max(console.width, _TABLE_WIDTH), crop=False)
+    accuracy_against_density(lines, folder / "accuracy.png", title)
+    console.print(f"results: {folder / 'results.jsonl'}\npicture: {folder / 'accuracy.png'}", highlight=False)
+    if all("error" in row for row in rows):
+        sys.exit(1)
+
+
+def prune(
+    density: float,
+    model: str = "small-conv",
+    score: str = "magnitude",
+    select: str = "threshold",
+    scope: str = "global",
+    distribution: str | None = None,
+    iterations: int | None = None,
+    inputs: str | None = None,
+    dataset: str | None = None,
+    data_dir: Path | None = None,
+    classes: int | None = None,
+    weights: Path | None = None,
+    seed: int = 0,
+    out: Path | None = None,
+) -> None:
+    """Make a mask for a named model at initialization, or for its --weights (a saved state_dict); print its report.
+
+    --dataset gives scores that need data their batch, and the model its shape; --inputs ones, normal, chi or sparse
+    does without data. --out writes the mask as safetensors.
+    """
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from . import models
+    from .data import load
+    from .prune import prune as prune_model
+
+    data = load(dataset, data_dir) if dataset is not None else None
+    if data is not None:
+        net = models.build(model, seed=seed, classes=data.classes, input_shape=data.input_shape)
+    else:
+        net = models.build(model, seed=seed, classes=classes)
+    if weights is not None:
+        _load_weights(net, weights)
+    if out is not None and not out.parent.is_dir():
+        raise ValueError(f"prune: out must be in an existing folder, got {out}")
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(f"{score}/{select}")
+        masks = prune_model(
+            net,
+            density,
+            score=score,
+            select=select,
+            scope=scope,
+            distribution=distribution,
+            iterations=iterations,
+            inputs=inputs,
+            data=data.scoring_batches(seed=seed) if data is not None else None,
+            seed=seed,
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+    print(masks.report())
+    if out is not None:
+        masks.save(out)
+        print(f"written to {out}")
+
+
+def _load_weights(net: nn.Module, path: Path) -> None:
+    import torch
+
+    try:
+        net.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # a foreign file fails in as many ways as there are formats
+        raise ValueError(f"prune: weights must be a saved state_dict of the model, got {path}: {error}") from None
+
+
+def doctor(strict: bool = False) -> None:
+    """Say what is installed, which backend serves each operation, and how to get what is missing.
+
+    --strict exits with 1 unless the compiled extension is loaded and triton imports.
+    """
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from .doctor import examine, healthy
+
+    checks = examine()
+    table = Table("", "what", "found", "how to get it")
+    for check in checks:
+        sign = Text("ok", "green") if check.ok else Text("missing", "red" if check.required else "yellow")
+        table.add_row(sign, check.name, Text(check.found), Text(check.remedy))
+    Console().print(table)
+    if strict and not healthy(checks):
+        missing = ", ".join(check.name for check in checks if check.required and not check.ok)
+        print(f"sparseprune doctor: --strict needs {missing}", file=sys.stderr)
+        sys.exit(1)
+
+
+def _split(values: list[str]) -> list[str]:
+    return [part.strip() for value in values for part in value.split(",") if part.strip()]
+
+
+def _number(name: str, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f"run: {name} must be a number in (0, 1], got {text!r}") from None
+
+
+def _stop(message: str) -> NoReturn:
+    """Print one line on stderr and exit with 2."""
+    print(f"sparseprune: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(2)

@@ -1,0 +1,281 @@
+"""The main job: methods x densities x seeds, pruned at initialization, trained, compared with the dense net."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from . import __version__, models, scores, select
+from .data import Dataset, load
+from .masks import Report
+from .nn import sparsify
+from .prune import prune
+from .results import Results, Row, identity
+from .training import train
+
+DENSE = "dense"
+SELECTS = ("threshold", "multinomial")
+_CHECKPOINT_SECONDS = 30.0
+_SCORING_SAMPLES = 256
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How long and how fast to train; the papers' recipe shortened to the data set."""
+
+    epochs: int = 160
+    batch_size: int = 128
+    lr: float = 0.1
+    augment: bool = True
+
+
+RECIPES = {
+    "digits": Recipe(epochs=10, batch_size=64, augment=False),
+    "mnist": Recipe(epochs=10, augment=False),
+    "fashion-mnist": Recipe(epochs=10, augment=False),
+}
+# Without batch norms the papers' lr 0.1 throws the rescaled sketches, whose weights are larger, off their course.
+_PLAIN_LR = {"mlp": 0.01, "lenet-300-100": 0.01}
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training: what decides its result, and so what identifies its row."""
+
+    dataset: str
+    data: str
+    model: str
+    method: str
+    density: float
+    seed: int
+    epochs: int
+    batch_size: int
+    lr: float
+    augment: bool
+    device: str
+    version: str = __version__
+
+    @property
+    def key(self) -> dict[str, Any]:
+        """Return the configuration as the JSON lines carry it."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        return (
+            f"{self.method} seed {self.seed}"
+            if self.method == DENSE
+            else f"{self.method} {self.density:g} seed {self.seed}"
+        )
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to run; None takes the data set's recipe.
+
+    Raises:
+        ValueError: anything outside its range or of an unknown name, before anything is loaded or written.
+    """
+
+    dataset: str = "digits"
+    model: str = "small-conv"
+    densities: Sequence[float] = (0.5, 0.2, 0.1, 0.05)
+    methods: Sequence[str] = ("magnitude", "snip", "grasp", "synflow")
+    seeds: int = 3
+    epochs: int | None = None
+    batch_size: int | None = None
+    lr: float | None = None
+    device: str = "cpu"
+    pairs: tuple[str, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        if self.model not in models.MODELS:
+            raise ValueError(f"run: model must be one of {', '.join(models.MODELS)}, got {self.model!r}")
+        for density in self.densities:
+            if not 0 < density <= 1:
+                raise ValueError(f"run: density must be in (0, 1], got {density}")
+        if not self.densities:
+            raise ValueError("run: density must name at least one density, got none")
+        for name, value, least in (
+            ("seeds", self.seeds, 1),
+            ("epochs", self.epochs, 0),
+            ("batch_size", self.batch_size, 1),
+        ):
+            if value is not None and value < least:
+                raise ValueError(f"run: {name} must be at least {least}, got {value}")
+        if self.lr is not None and not (math.isfinite(self.lr) and self.lr > 0):
+            raise ValueError(f"run: lr must be a finite number > 0, got {self.lr}")
+        _check_device(self.device)
+        object.__setattr__(self, "pairs", tuple(dict.fromkeys(p for m in self.methods for p in expand(m))))
+
+    @property
+    def recipe(self) -> Recipe:
+        """Return the recipe of the data set and the model, with what was given in place of it."""
+        base = RECIPES.get(self.dataset, Recipe())
+        lr = _PLAIN_LR.get(self.model, base.lr)
+        return Recipe(
+            base.epochs if self.epochs is None else self.epochs,
+            base.batch_size if self.batch_size is None else self.batch_size,
+            lr if self.lr is None else self.lr,
+            base.augment,
+        )
+
+    def jobs(self, dataset: Dataset) -> list[Job]:
+        """Return every training, seed by seed, so that an interrupted run has whole seeds to compare."""
+        cells = [(DENSE, 1.0), *((pair, density) for density in dict.fromkeys(self.densities) for pair in self.pairs)]
+        common = {"dataset": dataset.name, "data": fingerprint(dataset), "model": self.model, "device": self.device}
+        return [
+            Job(method=method, density=density, seed=seed, **common, **asdict(self.recipe))
+            for seed in range(self.seeds)
+            for method, density in cells
+        ]
+
+
+class Watcher:
+    """What a run tells while it runs; the command line draws it."""
+
+    def planned(self, jobs: list[Job], done: int) -> None:
+        """Say how many jobs there are, and how many of them have their result from before."""
+
+    def pruned(self, job: Job, report: Report) -> None:
+        """Say what a mask keeps, before its training starts."""
+
+    def stepped(self, job: Job, done: int, total: int) -> None:
+        """Say how far a training is."""
+
+    def finished(self, job: Job, row: Row) -> None:
+        """Say that a job's row is on the disk."""
+
+
+def expand(method: str) -> list[str]:
+    """Return the "score/select" pairs of a method: one if it names both, else threshold and sketched masks.
+
+    Raises:
+        ValueError: a name outside the registries.
+    """
+    score, slash, selector = method.partition("/")
+    if score not in scores.names():
+        raise ValueError(f"run: method must name a score among {', '.join(scores.names())}, got {method!r}")
+    if slash and selector not in select.names():
+        raise ValueError(f"run: method must name a selector among {', '.join(select.names())}, got {method!r}")
+    return [method] if slash else [f"{score}/{each}" for each in SELECTS]
+
+
+def fingerprint(dataset: Dataset) -> str:
+    """Return twelve hex digits of the test pixels and the training labels: other files are another configuration."""
+    digest = hashlib.sha256(dataset.test_pixels.numpy().tobytes())
+    digest.update(dataset.train_targets.numpy().tobytes())
+    return digest.hexdigest()[:12]
+
+
+def run(
+    plan: Plan, *, out: str | Path | None = None, data_dir: str | Path | None = None, watcher: Watcher | None = None
+) -> list[Row]:
+    """Run what is still to be run of a plan, and return the rows of all of it.
+
+    Per seed every method gets the same initial weights, the same scoring batch and the same data order. A job that
+    fails becomes a row with its error, and is tried again by the next run.
+
+    Args:
+        plan: what to run.
+        out: the folder of results.jsonl (and of checkpoints of long trainings); None: runs/<dataset>-<model>.
+        data_dir: where `sparseprune.data.load` finds the files.
+        watcher: told what happens.
+
+    Returns:
+        One row a job, in the order of the plan: "key" and either "error" or "accuracy", "density", "kept", "total",
+        "prune_ms", "collapsed" (names of layers that keep nothing), "diverged", "losses", "train_seconds".
+
+    Raises:
+        ValueError, FileNotFoundError: a bad plan, data or file, before anything is written.
+
+    Cost: one pruning and one training a job.
+    """
+    watcher = watcher or Watcher()
+    dataset = load(plan.dataset, data_dir)
+    models.build(
+        plan.model, classes=dataset.classes, input_shape=dataset.input_shape, seed=0
+    )  # raises early if it must
+    jobs = plan.jobs(dataset)
+    folder = Path(out) if out is not None else Path("runs") / f"{plan.dataset}-{plan.model}"
+    results = Results(folder / "results.jsonl")
+    rows = results.load()
+    pending = [job for job in jobs if "accuracy" not in rows.get(identity(job.key), {})]
+    watcher.planned(jobs, len(jobs) - len(pending))
+    if pending:
+        dataset = dataset.to(plan.device)
+        with results.writing():
+            for job in pending:
+                name = hashlib.sha256(identity(job.key).encode()).hexdigest()[:16]
+                row = attempt(job, dataset, folder / "checkpoints" / f"{name}.pt", watcher)
+                results.append(row)
+                watcher.finished(job, row)
+        rows = results.load()
+    return [rows[identity(job.key)] for job in jobs]
+
+
+def attempt(job: Job, dataset: Dataset, checkpoint: Path, watcher: Watcher) -> Row:
+    """Run one job and return its row, with the error in it if it failed."""
+    try:
+        outcome = perform(job, dataset, checkpoint, watcher)
+    except Exception as error:  # one failing method must not take the others' hours with it
+        outcome = {"error": f"{type(error).__name__}: {error}"}
+    return {"key": job.key, **outcome}
+
+
+def perform(job: Job, dataset: Dataset, checkpoint: Path, watcher: Watcher) -> dict[str, Any]:
+    """Build, prune, train and measure; the checkpoint of a finished training is removed."""
+    model = models.build(job.model, classes=dataset.classes, input_shape=dataset.input_shape, seed=job.seed)
+    model.to(job.device)
+    outcome: dict[str, Any] = {"density": 1.0, "prune_ms": 0.0, "collapsed": []}
+    if job.method != DENSE:
+        score, _, selector = job.method.partition("/")
+        batches = dataset.scoring_batches(_SCORING_SAMPLES, seed=job.seed)
+        start = _now(job.device)
+        masks = prune(model, job.density, score=score, select=selector, data=batches, seed=job.seed)
+        milliseconds = 1000 * (_now(job.device) - start)
+        report = masks.report()
+        watcher.pruned(job, report)
+        sparsify(model, masks, scale="fold")
+        outcome = {"density": report.density, "kept": report.kept, "total": report.total}
+        outcome |= {"prune_ms": milliseconds, "collapsed": list(report.collapsed)}
+    start = _now(job.device)
+    history = train(
+        model,
+        dataset,
+        epochs=job.epochs,
+        batch_size=job.batch_size,
+        lr=job.lr,
+        augment=job.augment,
+        seed=job.seed,
+        device=job.device,
+        progress=lambda done, total: watcher.stepped(job, done, total),
+        checkpoint=checkpoint,
+        checkpoint_seconds=_CHECKPOINT_SECONDS,
+    )
+    outcome |= {"accuracy": history.accuracy, "diverged": history.diverged, "losses": list(history.losses)}
+    checkpoint.unlink(missing_ok=True)
+    return {**outcome, "train_seconds": _now(job.device) - start}
+
+
+def _now(device: str) -> float:
+    if torch.device(device).type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+def _check_device(device: str) -> None:
+    try:
+        kind = torch.device(device).type
+    except RuntimeError:
+        raise ValueError(f"run: device must be cpu, cuda or cuda:N, got {device!r}") from None
+    if kind not in ("cpu", "cuda"):
+        raise ValueError(f"run: device must be cpu, cuda or cuda:N, got {device!r}")
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise ValueError("run: device must be there, got 'cuda' but torch sees no CUDA device")

@@ -1,0 +1,150 @@
+"""What the rows of a run say: means over seeds and paired differences, one line a method and density."""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from .harness import DENSE
+from .results import Row
+
+if TYPE_CHECKING:
+    from rich.table import Table
+    from rich.text import Text
+
+
+@dataclass(frozen=True)
+class Stat:
+    """A mean and a sample standard deviation (0 for one value)."""
+
+    mean: float
+    std: float
+
+    @classmethod
+    def of(cls, values: list[float]) -> Stat | None:
+        """Return the statistics of the values, None where there is none."""
+        if not values:
+            return None
+        return cls(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0)
+
+
+@dataclass(frozen=True)
+class Line:
+    """One method at one density over its seeds.
+
+    Args:
+        method: "dense" or "score/select".
+        density: asked for; `achieved` is what the masks keep.
+        seeds: how many gave an accuracy; `failed`: an error; `collapsed`: some layer kept nothing; `diverged`: the
+            last loss was not finite.
+        accuracy: in [0, 1].
+        to_dense: accuracy minus the dense net's of the same seed.
+        to_threshold: accuracy minus the same score's under "threshold" of the same seed; None for threshold itself.
+        prune_ms: the median over seeds.
+        error: the first error, if any.
+    """
+
+    method: str
+    density: float
+    seeds: int
+    accuracy: Stat | None
+    to_dense: Stat | None
+    to_threshold: Stat | None
+    achieved: Stat | None
+    prune_ms: float | None
+    collapsed: int
+    diverged: int
+    failed: int
+    error: str | None
+
+
+def summarise(rows: list[Row]) -> list[Line]:
+    """Return one line a method and density, in order of their first row; densities from high to low.
+
+    Args:
+        rows: what `sparseprune.harness.run` returned.
+    """
+    cells: dict[tuple[float, str], dict[int, Row]] = {}
+    for row in rows:
+        key = row["key"]
+        cells.setdefault((key["density"], key["method"]), {})[key["seed"]] = row
+    order = sorted(cells, key=lambda cell: (cell[1] != DENSE, -cell[0]))  # stable: methods stay in the plan's order
+    return [_line(cells, *cell) for cell in order]
+
+
+def _line(cells: dict[tuple[float, str], dict[int, Row]], density: float, method: str) -> Line:
+    rows = cells[density, method]
+    good = {seed: row for seed, row in rows.items() if "accuracy" in row}
+    score, _, selector = method.partition("/")
+    threshold = cells.get((density, f"{score}/threshold"), {}) if selector not in ("", "threshold") else {}
+    errors = [row["error"] for row in rows.values() if "error" in row]
+    return Line(
+        method,
+        density,
+        len(good),
+        Stat.of([row["accuracy"] for row in good.values()]),
+        None if method == DENSE else _paired(good, cells.get((1.0, DENSE), {})),
+        _paired(good, threshold),
+        Stat.of([row["density"] for row in good.values()]),
+        None if method == DENSE or not good else statistics.median(row["prune_ms"] for row in good.values()),
+        sum(bool(row["collapsed"]) for row in good.values()),
+        sum(row["diverged"] for row in good.values()),
+        len(errors),
+        errors[0] if errors else None,
+    )
+
+
+def _paired(rows: dict[int, Row], others: dict[int, Row]) -> Stat | None:
+    """Compare seed by seed: the same initial weights and data order on both sides."""
+    return Stat.of(
+        [row["accuracy"] - others[s]["accuracy"] for s, row in rows.items() if "accuracy" in others.get(s, {})]
+    )
+
+
+def table(lines: list[Line], title: str) -> Table:
+    """Return the lines as a rich table, accuracies and differences in percent and percentage points."""
+    from rich import box
+    from rich.table import Table
+
+    result = Table(title=title, box=box.SIMPLE_HEAD, collapse_padding=True, pad_edge=False, caption=_notes(lines))
+    names = ("density", "method", "accuracy %", "- dense", "- threshold", "kept %", "prune ms", "collapse")
+    for name in names:
+        result.add_column(name, justify="left" if name == "method" else "right", no_wrap=True)
+    before = None
+    for line in lines:
+        if before is not None and line.density != before:
+            result.add_section()
+        result.add_row(
+            "" if line.density == before else f"{line.density:g}",
+            line.method,
+            _percent(line.accuracy) or "failed",
+            _percent(line.to_dense, sign=True),
+            _percent(line.to_threshold, sign=True),
+            f"{100 * line.achieved.mean:.2f}" if line.achieved else "",
+            f"{line.prune_ms:.0f}" if line.prune_ms is not None else "",
+            f"{line.collapsed}/{line.seeds}" if line.method != DENSE else "",
+        )
+        before = line.density
+    return result
+
+
+def _notes(lines: list[Line]) -> Text | None:
+    """Return what went wrong, a line a cell; None if nothing did."""
+    from rich.text import Text
+
+    notes = []
+    for line in lines:
+        cell = f"{line.method} {line.density:g}"
+        if line.diverged:
+            notes.append(f"diverged: {cell}, {line.diverged} of {line.seeds} seed(s)")
+        if line.error:
+            notes.append(f"failed: {cell}, {line.failed} of {line.seeds + line.failed} seed(s): {line.error}")
+    return Text("\n".join(notes), justify="left") if notes else None
+
+
+def _percent(stat: Stat | None, *, sign: bool = False) -> str:
+    if stat is None:
+        return ""
+    mean = f"{100 * stat.mean:+.2f}" if sign else f"{100 * stat.mean:.2f}"
+    return f"{mean} ± {100 * stat.std:.2f}"
