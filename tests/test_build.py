@@ -1,0 +1,85 @@
+"""The rules of the build, each with the day it stops holding."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from sparseprune import ops
+
+ROOT = Path(__file__).parent.parent
+
+
+def extension() -> Path:
+    return next((ROOT / "sparseprune").glob("_C*.so"))
+
+
+def test_the_extension_serves_every_op_on_the_cpu():
+    assert ops.extension_error() is None
+    assert {backend["cpu"] for backend in ops.backends().values()} == {"c++"}
+    for name in ops.backends():
+        assert torch._C._dispatch_has_kernel_for_dispatch_key(f"sparseprune::{name}", "CPU")
+
+
+def test_the_extension_uses_only_the_stable_abi():
+    """One abi3 binary for every torch >= 2.11: no C++ symbol of ATen or c10, no Python outside the limited API."""
+    symbols = subprocess.run(
+        ["nm", "-D", "-C", "--undefined-only", extension()], capture_output=True, text=True, check=True
+    )
+    names = [line.split(maxsplit=1)[1] for line in symbols.stdout.splitlines() if " U " in line]
+    assert names
+    assert not [name for name in names if "at::" in name or "c10::" in name]
+    assert any("aoti_torch_" in name or "torch_" in name for name in names)
+    assert extension().name == "_C.abi3.so"
+
+
+def test_the_flags_that_the_samplers_bits_depend_on():
+    text = (ROOT / "setup.py").read_text()
+    assert "-ffp-contract=off" in text and "0x020b000000000000" in text
+    code = "\n".join(line for line in text.splitlines() if not line.lstrip().startswith("#"))
+    assert "-march=native" not in code and "-ffast-math" not in code
+
+
+def run(code: str, cwd: Path, **env: str) -> str:
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=cwd, env={**os.environ, **env}, capture_output=True, text=True, check=True
+    )
+    return result.stdout.strip()
+
+
+def test_import_is_light(tmp_path):
+    """No triton, no plotting, no command line, no file format: torch and numpy only."""
+    heavy = ["triton", "matplotlib", "typer", "rich", "safetensors", "sklearn", "PIL", "scipy"]
+    code = f"import sparseprune, sys; print([m for m in {heavy} if m in sys.modules])"
+    assert run(code, tmp_path) == "[]"
+
+
+def test_kernels_install_as_a_subpackage_from_any_folder(tmp_path):
+    code = "import sparseprune.kernels as k; print(k.__name__, k.__file__)"
+    name, file = run(code, tmp_path, TRITON_INTERPRET="1").split()
+    assert name == "sparseprune.kernels"
+    assert Path(file).parent.name == "kernels"
+
+
+def test_everything_runs_without_the_extension(tmp_path):
+    """A machine with no compiler: the reference serves, with the same bits, and the doctor says so."""
+    code = (
+        "import sys; sys.modules['sparseprune._C'] = None\n"
+        "import torch, sparseprune as sp\n"
+        "from sparseprune import ops\n"
+        "x = torch.arange(1, 9001, dtype=torch.float32)\n"
+        "print(ops.extension_error() is not None, ops.backends()['draw_tiles']['cpu'],\n"
+        "      int(sp.sampling.multinomial(x, 500, seed=7, output='indices').sum()))"
+    )
+    with_extension = code.split("\n", 1)[1]
+    missing, serving, total = run(code, tmp_path).split()
+    assert (missing, serving) == ("True", "reference")
+    assert run(with_extension, tmp_path).split()[2] == total
+
+
+@pytest.mark.parametrize("name", ["demo", "test", "lint", "compile", "bench", "gpu"])
+def test_the_makefile_has_the_documented_targets(name):
+    assert f"\n{name}:" in (ROOT / "Makefile").read_text()
