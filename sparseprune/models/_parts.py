@@ -38,10 +38,10 @@ def check_image(name: str, input_shape: Sequence[int], width: int = 1) -> None:
 
 @torch.no_grad()
 def initialize(model: nn.Module, seed: int | None) -> None:
-    """Draw weights from N(0, 2/fan_in) on the CPU, in parameter order; biases 0; batch norms gamma 1, beta 0.
+    """Draw weights from N(0, 2/fan_in), in the order of the layers; biases 0.
 
     Args:
-        model: its Linear and Conv2d layers are drawn, its BatchNorm2d layers are reset.
+        model: fresh, on the CPU; batch norms keep torch's gamma 1 and beta 0.
         seed: of a generator of its own; None draws from torch's global one.
 
     Reference:
@@ -54,5 +54,3 @@ def initialize(model: nn.Module, seed: int | None) -> None:
             module.weight.copy_(torch.randn(module.weight.shape, generator=generator) * std)
             if module.bias is not None:
                 module.bias.zero_()
-        elif isinstance(module, nn.BatchNorm2d):
-            module.reset_parameters()

@@ -110,7 +110,10 @@ class Masked(nn.Module):
         unexpected_keys: list[str],
         error_msgs: list[str],
     ) -> None:
-        """Load a sparse checkpoint with its pattern, or a dense one under the pattern that is here."""
+        """Load a sparse checkpoint with its pattern, or a dense one under the pattern that is here.
+
+        The weight of a dense checkpoint is taken as w: a float mask that is here multiplies it.
+        """
         # torch hands each module a dict of its own, so these writes do not reach the caller's.
         mask = state_dict.setdefault(prefix + _MASK, self.weight_mask)
         if isinstance(mask, Tensor) and mask.shape == self.weight_mask.shape:

@@ -141,6 +141,7 @@ def test_what_is_written_into_pruned_places_does_not_leak(kind, poison):
 
 def test_from_dense_and_to_dense_leave_their_argument_alone():
     dense = nn.Conv2d(2, 4, 3)
+    dense.register_buffer("calls", torch.zeros(()))
     weight, mask = dense.weight.clone(), torch.zeros(4, 2, 3, 3)
     mask[:2] = 2.0
     sparse = SparseConv2d.from_dense(dense, mask, scale="fold")
@@ -152,6 +153,8 @@ def test_from_dense_and_to_dense_leave_their_argument_alone():
     with torch.no_grad():
         back.weight.zero_()
         mask.zero_()
+        sparse.calls.add_(1)
+    assert dense.calls == back.calls == 0
     assert sparse.weight.ne(0).any() and sparse.weight_mask.any()
 
 
