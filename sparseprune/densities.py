@@ -42,7 +42,7 @@ def erk(shapes: Shapes, density: float) -> dict[str, int]:
     Raises:
         ValueError: density outside (0, 1].
 
-    Reference: Mocanu et al. 2018, arXiv 1707.04780; Evci et al. 2020, arXiv 1911.11134, section 3 and appendix.
+    Reference: Mocanu et al. 2018, arXiv:1707.04780; Evci et al. 2020, arXiv:1911.11134.
     """
     _check("erk", density)
     sizes = _sizes(shapes)
@@ -73,7 +73,7 @@ def balanced(shapes: Shapes, density: float) -> dict[str, int]:
     Raises:
         ValueError: density outside (0, 1].
 
-    Reference: Gadhikar et al. 2023, arXiv 2210.02412, section 4.
+    Reference: Gadhikar et al. 2023, arXiv:2210.02412.
     """
     _check("balanced", density)
     sizes = _sizes(shapes)

@@ -10,7 +10,10 @@ from sparseprune import densities
 
 VGG = {"a": (64, 3, 3, 3), "b": (128, 64, 3, 3), "c": (512, 512, 3, 3), "d": (10, 512)}
 SHAPES = st.dictionaries(
-    st.text("abcdef", min_size=1, max_size=3), st.lists(st.integers(1, 12), min_size=2, max_size=4), min_size=1, max_size=6
+    st.text("abcdef", min_size=1, max_size=3),
+    st.lists(st.integers(1, 12), min_size=2, max_size=4),
+    min_size=1,
+    max_size=6,
 )
 
 

@@ -135,7 +135,9 @@ def test_source_without_anything_for_a_score_that_needs_targets_is_an_error():
 
 def test_unknown_inputs_are_an_error_even_where_not_needed():
     for needs in ("nothing", "inputs"):
-        with pytest.raises(ValueError, match="prune: inputs must be one of 'ones', 'normal', 'chi', 'sparse' or a tensor"):
+        with pytest.raises(
+            ValueError, match="prune: inputs must be one of 'ones', 'normal', 'chi', 'sparse' or a tensor"
+        ):
             _source(_model(), needs, inputs="zeros")
 
 

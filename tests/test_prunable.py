@@ -19,7 +19,9 @@ class OwnLinear(nn.Linear):
 
 
 def test_weights_of_linear_and_conv_in_parameter_order():
-    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Conv1d(1, 1, 1), OwnLinear(3, 2), nn.Embedding(2, 2))
+    model = nn.Sequential(
+        nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Conv1d(1, 1, 1), OwnLinear(3, 2), nn.Embedding(2, 2)
+    )
     assert list(prunable(model)) == ["0.weight", "3.weight"]
     assert prunable(model)["3.weight"] is model[3].weight
 

@@ -32,7 +32,7 @@ class GraSP:
 
     Cost: two passes over the batches, the second with a double backward; memory independent of the number of batches.
 
-    Reference: Wang, Zhang, Grosse 2020, arXiv:2002.07376, equation 8 and algorithm 2.
+    Reference: Wang, Zhang, Grosse 2020, arXiv:2002.07376.
     """
 
     temperature: float = 200.0

@@ -79,7 +79,7 @@ def squared_norms(module: nn.Module, x: Tensor) -> Tensor:
         float64 [in] for nn.Linear, [out, in/groups, kh, kw] (equal inside a group) for nn.Conv2d.
     """
     if not isinstance(module, nn.Conv2d):
-        return x.square().sum(dim=tuple(range(x.dim() - 1)), dtype=torch.float64)
+        return x.reshape(-1, x.shape[-1]).square().sum(0, dtype=torch.float64)
     square = _padded(module, x if x.dim() == 4 else x[None]).square()
     (kh, kw), (sh, sw), (dh, dw) = module.kernel_size, module.stride, module.dilation
     height = (square.shape[2] - dh * (kh - 1) - 1) // sh * sh + 1

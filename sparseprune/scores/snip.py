@@ -28,7 +28,7 @@ class SNIP:
 
     Cost: one forward and one backward a batch; memory independent of the number of batches.
 
-    Reference: Lee, Ajanthan, Torr 2019, arXiv:1810.02340, equations 5 and 6.
+    Reference: Lee, Ajanthan, Torr 2019, arXiv:1810.02340.
     """
 
     mode: str = "eval"

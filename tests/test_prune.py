@@ -1,0 +1,282 @@
+"""prune: counts, schedules, determinism, bad input."""
+
+import copy
+import itertools
+import math
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from sparseprune import scores, select
+from sparseprune.prunable import prunable
+from sparseprune.prune import prune
+
+SHAPE = (2, 6, 6)
+EXACT = ["threshold", "without_replacement", "priority"]
+
+
+def _model(seed=0) -> nn.Sequential:
+    torch.manual_seed(seed)
+    return nn.Sequential(
+        nn.Conv2d(2, 6, 3, padding=1), nn.BatchNorm2d(6), nn.ReLU(), nn.Conv2d(6, 6, 3, groups=2), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 4),
+    )  # fmt: skip
+
+
+def _data(batches=3):
+    g = torch.Generator().manual_seed(1)
+    return [(torch.randn(8, *SHAPE, generator=g), torch.randint(4, (8,), generator=g)) for _ in range(batches)]
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """Scores given, and what prune asked for along the way."""
+
+    values: dict[str, torch.Tensor]
+    calls: list[dict[str, Any]] = field(default_factory=list)
+    name: ClassVar[str] = "fixed"
+    iterations: ClassVar[int] = 1
+    needs: ClassVar[str] = "nothing"
+
+    def score(self, model, batches, *, loss, masks, seed, train=None):
+        self.calls.append({"masks": masks, "seed": seed, "train": train, "loss": loss, "batches": batches})
+        return {n: v * masks[n] if masks else v for n, v in self.values.items()}
+
+
+def _like(model, f):
+    return {n: f(w.detach()) for n, w in prunable(model).items()}
+
+
+@pytest.mark.parametrize("score", scores.names())
+@pytest.mark.parametrize("selector", EXACT)
+def test_every_score_with_every_exact_selector_keeps_the_rounded_count(score, selector):
+    model = _model()
+    before = copy.deepcopy(model.state_dict())
+    per_layer = ({"scope": "layer", "iterations": 1}, {"distribution": "erk", "iterations": 1})
+    for density, arguments in zip((0.3, 0.1, 0.2), ({}, *per_layer), strict=True):
+        masks = prune(model, density, score=score, select=selector, data=_data(), **arguments)
+        assert masks.kept == round(density * masks.total)
+        assert [(n, m.shape) for n, m in masks.items()] == [(n, w.shape) for n, w in prunable(model).items()]
+    assert all(torch.equal(model.state_dict()[n], t) for n, t in before.items())
+    assert all(p.grad is None for p in model.parameters()) and model.training
+
+
+def test_scope_layer_and_distributions_set_the_counts_of_layers():
+    masks = prune(_model(), 0.25, scope="layer")
+    assert [int(m.sum()) for m in masks.values()] == [27, 41, 6]  # of 108, 162, 24: 40.5 + 27 + 6 rounds to 74
+    balanced = prune(_model(), 0.25, distribution="balanced")
+    assert [int(m.sum()) for m in balanced.values()] == [25, 25, 24]
+
+
+def test_threshold_is_the_exact_global_top_k():
+    masks = prune(_model(), 0.37, score="magnitude")
+    flat = torch.cat([w.detach().abs().flatten() for w in prunable(_model()).values()])
+    kept = torch.cat([m.flatten() for m in masks.values()])
+    assert float(flat[kept].min()) > float(flat[~kept].max())
+
+
+@pytest.mark.parametrize("selector", EXACT)
+def test_counts_hold_where_all_scores_are_equal(selector):
+    masks = prune(_model(), 0.3, score=Fixed(_like(_model(), torch.ones_like)), select=selector)
+    assert masks.kept == round(0.3 * masks.total)
+
+
+@pytest.mark.parametrize(
+    "schedule, expected", [("exponential", [0.5, 0.25, 0.125]), ("linear", [0.7083, 0.4167, 0.125])]
+)
+def test_schedules_prune_step_by_step_with_the_masks_so_far(schedule, expected):
+    score = Fixed(_like(_model(), torch.abs))
+    masks = prune(_model(), 0.125, score=score, iterations=3, schedule=schedule)
+    seen = [call["masks"] for call in score.calls]
+    assert seen[0] is None
+    densities = [sum(int(m.sum()) for m in s.values()) / masks.total for s in seen[1:]] + [masks.density]
+    assert densities == pytest.approx(expected, abs=1 / masks.total)
+    assert all((seen[2][n] <= seen[1][n]).all() and (masks[n] <= seen[2][n]).all() for n in masks)
+    assert len({call["seed"] for call in score.calls}) == 3
+
+
+@pytest.mark.parametrize("make", [lambda w: w, lambda w: (w > 0.05).float()], ids=["signed", "mostly zero"])
+def test_pruned_weights_stay_pruned_whatever_their_score_of_zero_outranks(make):
+    score = Fixed(_like(_model(), make))
+    masks = prune(_model(), 0.6, score=score, iterations=5)
+    assert masks.kept == round(0.6 * masks.total)
+    steps = [call["masks"] for call in score.calls[1:]] + [masks]
+    for earlier, later in itertools.pairwise(steps):
+        assert all((later[n] <= earlier[n]).all() for n in masks)
+
+
+def test_the_selector_acts_at_the_last_iteration_only():
+    calls = []
+
+    @dataclass(frozen=True)
+    class Spy:
+        def select(self, scores, kept, *, seed):
+            calls.append((kept, {n: s.clone() for n, s in scores.items()}))
+            return select.WithoutReplacement().select(scores, kept, seed=seed)
+
+    score = Fixed(_like(_model(), torch.abs))
+    masks = prune(_model(), 0.125, score=score, select=Spy(), iterations=3)
+    ((kept, last),) = calls
+    assert kept == masks.kept
+    before = score.calls[-1]["masks"]
+    assert all((last[n][~before[n]] == 0).all() and not masks[n][~before[n]].any() for n in masks)
+
+
+def test_iterations_default_to_the_scores_own():
+    done = []
+    prune(_model(), 0.5, score="synflow", input_shape=SHAPE, progress=lambda t, total: done.append((t, total)))
+    assert done == [(t, 100) for t in range(1, 101)]
+
+
+@pytest.mark.parametrize(
+    "score, selector", [("random", "threshold"), ("magnitude", "multinomial"), ("sketch", "priority")]
+)
+def test_deterministic_in_the_seed_and_free_of_the_global_generator(score, selector):
+    def run(seed):
+        return prune(_model(), 0.3, score=score, select=selector, input_shape=SHAPE, seed=seed)
+
+    a = run(0)
+    model_state = _model()
+    torch.manual_seed(99)
+    state = torch.random.get_rng_state()
+    b = prune(model_state, 0.3, score=score, select=selector, input_shape=SHAPE, seed=0)
+    assert torch.equal(state, torch.random.get_rng_state())
+    assert all(torch.equal(a[n], b[n]) for n in a) and a.seed == 0
+    assert not all(torch.equal(a[n], run(1)[n]) for n in a)
+
+
+def test_score_and_selector_draw_from_streams_of_their_own():
+    seeds = []
+
+    @dataclass(frozen=True)
+    class Spy:
+        def select(self, scores, kept, *, seed):
+            seeds.append(seed)
+            return select.Threshold().select(scores, kept)
+
+    score = Fixed(_like(_model(), torch.abs))
+    prune(_model(), 0.5, score=score, select=Spy(), seed=4)
+    assert len({seeds[0], score.calls[0]["seed"], 4}) == 3
+
+
+def test_modules_restrict_what_is_pruned_under_the_same_names():
+    model = _model()
+    masks = prune(model, 0.5, score="snip", data=_data(), modules=[model[3], "7"])
+    assert list(masks) == ["3.weight", "7.weight"] and masks.kept == round(0.5 * masks.total)
+    assert masks.groups == {"3.weight": 2}
+
+
+def test_loss_and_train_reach_the_score():
+    score, train, loss = Fixed(_like(_model(), torch.abs)), lambda model, steps: None, F.mse_loss
+    prune(_model(), 0.5, score=score, train=train, loss=loss)
+    prune(_model(), 0.5, score=score)
+    assert score.calls[0]["train"] is train and score.calls[0]["loss"] is loss
+    assert score.calls[1]["train"] is None and score.calls[1]["loss"] is F.cross_entropy
+
+
+def test_a_custom_loss_serves_a_regression():
+    data = [(torch.randn(9, 3), torch.randn(9, 1))]
+    masks = prune(
+        nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 1)), 0.5, score="grasp", data=data, loss=F.mse_loss
+    )
+    assert masks.kept == 16
+
+
+@pytest.mark.parametrize("score", ["snip", "grasp", "sketch", "synflow"])
+@pytest.mark.parametrize(
+    "inputs",
+    ["ones", "normal", "chi", "sparse", torch.ones(3, *SHAPE)],
+    ids=lambda i: i if isinstance(i, str) else "tensor",
+)
+def test_every_score_takes_every_kind_of_inputs(score, inputs):
+    masks = prune(_model(), 0.3, score=score, inputs=inputs, input_shape=SHAPE, iterations=2)
+    assert masks.kept == round(0.3 * masks.total)
+
+
+def test_a_data_free_score_takes_only_the_shape_of_data():
+    a = prune(_model(), 0.2, score="synflow", iterations=3, data=_data())
+    b = prune(_model(), 0.2, score="synflow", iterations=3, input_shape=SHAPE)
+    assert all(torch.equal(a[n], b[n]) for n in a)
+
+
+def test_density_one_keeps_everything_with_every_selector():
+    for selector in select.names():
+        masks = prune(_model(), 1.0, select=selector)
+        assert masks.density == 1 and all((m == 1).all() for m in masks.values())
+
+
+def test_collapse_is_in_the_report_before_training_starts():
+    weights = _like(_model(), torch.ones_like)
+    weights["3.weight"] *= 1e-3
+    masks = prune(_model(), 0.1, score=Fixed(weights))
+    assert masks.collapsed and "COLLAPSE: nothing kept in 3.weight" in str(masks.report())
+
+
+def test_a_bar_on_request_changes_nothing():
+    a, b = (prune(_model(), 0.5, iterations=2, progress=p) for p in (True, None))
+    assert all(torch.equal(a[n], b[n]) for n in a)
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"density": 1.5}, r"density must be in \(0, 1\], got 1.5"),
+        ({"density": 0}, r"density must be in \(0, 1\], got 0"),
+        ({"density": -0.1}, r"density must be in \(0, 1\], got -0.1"),
+        ({"density": math.nan}, r"density must be in \(0, 1\], got nan"),
+        ({"density": "half"}, r"density must be in \(0, 1\], got 'half'"),
+        ({"density": 1e-9}, "density must keep at least one of 294 weights, got 1e-09"),
+        ({"score": "magic"}, "score must be one of .*'synflow'.*, got 'magic'"),
+        ({"select": "best"}, "select must be one of .*'threshold'.*, got 'best'"),
+        ({"scope": "net"}, "scope must be one of 'global', 'layer', got 'net'"),
+        ({"schedule": "cosine"}, "schedule must be one of 'exponential', 'linear', got 'cosine'"),
+        ({"distribution": "erdos"}, "distribution must be one of 'uniform', 'erk', 'balanced', got 'erdos'"),
+        ({"iterations": 0}, "iterations must be an integer >= 1, got 0"),
+        ({"iterations": 2.0}, "iterations must be an integer >= 1, got 2.0"),
+        ({"seed": 0.5}, "seed must be an integer, got 0.5"),
+        ({"inputs": "zeros"}, "inputs must be one of .* got 'zeros'"),
+        ({"score": "snip"}, "data or inputs must be given for score 'snip', got neither"),
+        ({"score": "grasp"}, "data or inputs must be given for score 'grasp', got neither"),
+        ({"score": "synflow"}, "input_shape must be known to make inputs"),
+        ({"score": "snip", "data": []}, "data must hold at least one batch, got an empty loader"),
+        ({"score": "snip", "data": iter([])}, "data must be iterable twice"),
+    ],
+)
+def test_bad_arguments_get_one_clear_error(arguments, message):
+    given = {"density": 0.5} | arguments
+    with pytest.raises(ValueError, match=f"^prune: {message}"):
+        prune(_model(), **given)
+
+
+def test_a_model_with_nothing_to_prune_is_an_error():
+    with pytest.raises(
+        ValueError, match=r"prune: model must hold an nn.Linear or nn.Conv2d, got BatchNorm2d with none"
+    ):
+        prune(nn.BatchNorm2d(3), 0.5)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_weights_that_are_not_finite_are_an_error_that_names_them(value):
+    model = _model()
+    model[3].weight.data[0, 0, 0, 0] = value
+    with pytest.raises(ValueError, match=r"prune: weights must be finite, got NaN or infinity in '3.weight'"):
+        prune(model, 0.5)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_scores_that_are_not_finite_are_an_error_that_names_the_parameter(value):
+    values = _like(_model(), torch.ones_like)
+    values["7.weight"][1, 1] = value
+    with pytest.raises(ValueError, match=r"prune: scores must be finite, got .* from 'fixed' in '7.weight'"):
+        prune(_model(), 0.5, score=Fixed(values))
+
+
+def test_more_than_the_positive_scores_can_give_is_an_error():
+    values = {n: (w > 0).float() for n, w in _like(_model(), lambda w: w).items()}
+    for selector in ("multinomial", "without_replacement", "priority"):
+        with pytest.raises(ValueError, match="kept must be at most"):
+            prune(_model(), 0.9, score=Fixed(values), select=selector)
