@@ -1,8 +1,10 @@
-"""SynFlow: the synaptic flow through every weight, without data."""
+"""SynFlow: the synaptic flow through every weight, without data, at any depth."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -11,12 +13,44 @@ from torch import Tensor, nn
 
 from ..prunable import prunable
 from ._registry import Loss, register
+from ._scaled import Scaled, scaled, times_power
+
+# Scores are dR/dw * w times the power of two that brings R into 2^-32 ... 2^64. Where the largest score of a layer then
+# is below 2^-60, its small ones would come too close to the end of float32.
+_FLOW = (-32, 64)
+_FAINTEST = 2.0**-60
+# The largest score of a pass in float64, in the float32 that it is handed back in.
+_WIDE_PEAK = 100
 
 
 @register
 @dataclass(frozen=True)
 class SynFlow:
-    """Score by synaptic flow: |dR/dw * w| with R = the sum of the outputs of the network of absolute values."""
+    """Score by synaptic flow, data-free: s = |dR/dw * w|, R = sum of the outputs of the net of absolute values.
+
+    In eval mode, with every parameter and buffer of the state dict replaced by its absolute value and R taken on the
+    inputs given (published: one sample of ones). Activations carry a power of two of their own, so that no depth
+    overflows or vanishes and the order is that of exact arithmetic to rounding. Where R itself lies outside
+    2^-32 ... 2^64 the scores are those of the definition times one common power of two. Where a layer's share of R is
+    too small for float32 the pass is repeated in float64.
+
+    Args of `score`:
+        model: its prunable weights are scored; half-precision states are taken to float32.
+        batches: (input, anything) pairs; R sums over all.
+        masks: bool or float, multiply the weights (in absolute value); None: dense.
+        loss, seed, train: not used.
+
+    Returns of `score`:
+        parameter name -> scores >= 0, shaped like the weight, 0 where masked; float32 (float64 for float64 weights).
+
+    Raises of `score`:
+        ValueError: no batch, or a model whose output is not one tensor.
+        OverflowError: flows beyond what float64 holds, with the op or the layer.
+
+    Cost: one forward and backward a batch, and four passes over the weights.
+
+    Reference: Tanaka et al. 2020, arXiv:2006.05467, Eq. 2 and Algorithm 1.
+    """
 
     name: ClassVar[str] = "synflow"
     iterations: ClassVar[int] = 100
@@ -34,19 +68,106 @@ class SynFlow:
         seed: int = 0,
         train: Callable[[nn.Module, int], Any] | None = None,
     ) -> dict[str, Tensor]:
-        """Return the synaptic flow through every prunable weight."""
-        weights = {}
-        state = {name: t.detach().abs() for name, t in model.state_dict(keep_vars=True).items() if t.is_floating_point()}
-        for name in prunable(model):
-            mask = None if masks is None else masks.get(name)
-            weights[name] = (state[name] if mask is None else state[name] * mask).requires_grad_()
-        modes = {module: module.training for module in model.modules()}
-        model.eval()
-        try:
-            with torch.enable_grad():
-                flow = sum(torch.func.functional_call(model, {**state, **weights}, (x,)).sum() for x, _ in batches)
-                grads = torch.autograd.grad(flow, list(weights.values()))
-        finally:
-            for module, mode in modes.items():
-                module.training = mode
-        return {name: g.mul_(w.detach()).abs_() for (name, w), g in zip(weights.items(), grads, strict=True)}
+        """Return the synaptic flow through every prunable weight, 0 where masked."""
+        double = any(w.dtype == torch.float64 for w in prunable(model).values())
+        if not double:
+            try:
+                scores, peaks = _flows(model, batches, masks or {}, torch.float32)
+            except OverflowError:
+                pass
+            else:
+                if all(math.isfinite(peak) and peak >= _FAINTEST for peak in peaks.values()):
+                    return scores
+        scores, peaks = _flows(model, batches, masks or {}, torch.float64)
+        for name, peak in peaks.items():
+            if not math.isfinite(peak):
+                raise OverflowError(f"synflow: scores must be finite in float64, got a peak of {peak} in {name!r}")
+        if double:
+            return scores
+        # From the top of float32 down, for the widest range below.
+        shift = _WIDE_PEAK - math.frexp(max(peaks.values(), default=0.0))[1]
+        return {name: times_power(s, shift).to(torch.float32) for name, s in scores.items()}
+
+
+def _flows(
+    model: nn.Module, batches: Iterable[tuple[Any, Any]], masks: Mapping[str, Tensor], dtype: torch.dtype
+) -> tuple[dict[str, Tensor], dict[str, float]]:
+    """Return the scores in that dtype, and the largest score of each layer that is in use and not all masked."""
+    weights = {name: _effective(w, masks.get(name), dtype) for name, w in prunable(model).items()}
+    sums: list[Tensor | None] = [None] * len(weights)
+    shift: int | None = None
+    with _of_absolute_values(model, weights, dtype):
+        for x, _ in batches:
+            flow = model(scaled(x.detach().to(dtype)) if x.is_floating_point() else x)
+            if not isinstance(flow, Tensor):
+                raise ValueError(f"synflow: model must return one tensor, got {type(flow).__name__}")
+            flow = flow.sum()
+            exponent = flow.exponent if isinstance(flow, Scaled) else 0
+            flow = flow.as_subclass(Tensor)
+            bits = math.frexp(flow.item())[1]
+            if shift is None:
+                shift = min(max(bits + exponent, _FLOW[0]), _FLOW[1]) - (bits + exponent)
+            seed = torch.full_like(flow, 2.0 ** min(max(shift + exponent, -1000), 1000))
+            grads = torch.autograd.grad(flow, list(weights.values()), seed, allow_unused=True)
+            sums = [g if s is None else s if g is None else s + g for s, g in zip(sums, grads, strict=True)]
+    if shift is None:
+        raise ValueError("synflow: batches must hold at least one sample, got none")
+    return _products(weights, sums)
+
+
+def _products(
+    weights: Mapping[str, Tensor], grads: Iterable[Tensor | None]
+) -> tuple[dict[str, Tensor], dict[str, float]]:
+    """Return |gradient * weight| in the memory of the gradient, and the peaks."""
+    scores, peaks = {}, {}
+    written: set[int] = set()
+    for (name, leaf), g in zip(weights.items(), grads, strict=True):
+        w = leaf.detach()
+        if g is None:
+            scores[name] = torch.zeros_like(w)
+            continue
+        # One gradient may serve two weights that are added, or be an expanded number.
+        shared = g.data_ptr() in written or not g.is_contiguous()
+        written.add(g.data_ptr())
+        s = g * w if shared else g.mul_(w)
+        low, high = (float(bound) for bound in s.aminmax())
+        scores[name] = s if low >= 0 else s.abs_()
+        peak = max(high, -low)
+        if not peak < _FAINTEST or w.any():
+            peaks[name] = peak
+    return scores, peaks
+
+
+def _effective(w: Tensor, mask: Tensor | None, dtype: torch.dtype) -> Tensor:
+    """|w| * |mask| as a leaf of the graph; a bool mask is made a number first, for the product is then vectorised."""
+    w = w.detach()
+    effective = w.abs().to(dtype) if mask is None else mask.to(dtype, copy=True).mul_(w).abs_()
+    return effective.requires_grad_()
+
+
+@contextmanager
+def _of_absolute_values(model: nn.Module, weights: Mapping[str, Tensor], dtype: torch.dtype) -> Iterator[None]:
+    """Run the model in eval mode on the absolute values of its state and on the weights given, then put all back."""
+    instead = {id(w): weights[name] for name, w in prunable(model).items()}
+    before: list[tuple[dict[str, Any], str, Tensor]] = []
+    modes = [(module, module.training) for module in model.modules()]
+    for module, _ in modes:
+        transient = module._non_persistent_buffers_set
+        for own in (module._parameters, module._buffers):
+            before += [
+                (own, n, t) for n, t in own.items() if t is not None and t.is_floating_point() and n not in transient
+            ]
+    try:
+        for own, name, t in before:
+            if id(t) not in instead:
+                instead[id(t)] = t.detach().abs().to(dtype)
+            own[name] = instead[id(t)]
+        for module, _ in modes:
+            module.training = False
+        with torch.enable_grad():
+            yield
+    finally:
+        for own, name, t in before:
+            own[name] = t
+        for module, training in modes:
+            module.training = training
