@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Protocol, cast
 
@@ -41,7 +41,7 @@ class Threshold:
             kept: one global count or name -> count.
             seed: not used; selectors share one signature.
         """
-        return _draw(scores, kept, lambda tensors, k, _: _list(sampling.top_k(tensors, k)), torch.bool)
+        return _each(scores, kept, lambda tensors, k, _: _list(sampling.top_k(tensors, k)), torch.bool)
 
 
 @dataclass(frozen=True)
@@ -73,22 +73,20 @@ class Multinomial:
 
         Args:
             scores: name -> floating tensor, finite; their absolute values are the weights of the draw.
-            kept: one global count or name -> count. With target "nnz", asked for every weight it draws nothing: m = 1.
+            kept: one global count or name -> count. With target "nnz", asked for every weight, or every one of non-zero
+                score, it draws nothing: m = 1.
             seed: of the sampler; layers drawn apart use streams 0, 1, ...
 
         Raises:
             ValueError: more asked for than the non-zero scores can give.
         """
         output = "m" if self.rescale else "bool"
-        fixed = self.target == "nnz"
 
         def draw(tensors: list[Tensor], k: int, stream: int) -> list[Tensor]:
-            if fixed:
-                _enough("Multinomial", tensors, k)
-                k = sampling.draws_for_nnz(tensors, k, transform="abs")
-            return _list(sampling.multinomial(tensors, k, seed=seed, stream=stream, transform="abs", output=output))
+            s = sampling.draws_for_nnz(tensors, k, transform="abs") if self.target == "nnz" else k
+            return _list(sampling.multinomial(tensors, s, seed=seed, stream=stream, transform="abs", output=output))
 
-        return _draw(scores, kept, draw, _dtype(self.rescale), whole=fixed)
+        return _each(scores, kept, draw, _dtype(self.rescale), "Multinomial" if self.target == "nnz" else None)
 
 
 @dataclass(frozen=True)
@@ -121,14 +119,12 @@ class WithoutReplacement:
         """
 
         def draw(tensors: list[Tensor], k: int, stream: int) -> list[Tensor]:
-            _enough("WithoutReplacement", tensors, k)
             return _list(sampling.without_replacement(tensors, k, seed=seed, stream=stream, transform="abs"))
 
-        if isinstance(kept, int) and self.per_layer and 0 < kept < sum(s.numel() for s in scores.values()):
-            _enough("WithoutReplacement", list(scores.values()), kept)
+        if isinstance(kept, int) and self.per_layer and 0 < kept < _nonzero(scores.values()):
             hard = Threshold().select(_zeros_last(scores), kept)
             kept = {name: int(mask.sum()) for name, mask in hard.items()}
-        return _draw(scores, kept, draw, torch.bool)
+        return _each(scores, kept, draw, torch.bool, "WithoutReplacement")
 
 
 @dataclass(frozen=True)
@@ -158,10 +154,9 @@ class Priority:
         output = "m" if self.rescale else "bool"
 
         def draw(tensors: list[Tensor], k: int, stream: int) -> list[Tensor]:
-            _enough("Priority", tensors, k)
             return _list(sampling.priority(tensors, k, seed=seed, stream=stream, transform="abs", output=output))
 
-        return _draw(scores, kept, draw, _dtype(self.rescale))
+        return _each(scores, kept, draw, _dtype(self.rescale), "Priority")
 
 
 _SELECTORS = {cls.name: cls for cls in (Threshold, Multinomial, WithoutReplacement, Priority)}
@@ -185,15 +180,26 @@ def get(select: str | Selector) -> Selector:
     return cast(Selector, select)
 
 
-def _draw(scores: Scores, kept: Kept, draw: Draw, dtype: torch.dtype | None, whole: bool = True) -> dict[str, Tensor]:
-    """Draw over all layers together, or over each with its own count; none and (where `whole`) all need no draw."""
+def _each(
+    scores: Scores, kept: Kept, draw: Draw, dtype: torch.dtype | None, sampler: str | None = None
+) -> dict[str, Tensor]:
+    """Draw over all layers together, or over each with its own count.
+
+    A count of zero needs no draw. For a sampler that is held to its count neither does one of every weight, nor one of
+    every weight that can be drawn: there the mask is 1, which no draw with replacement would reach.
+    """
 
     def one(tensors: list[Tensor], k: int, stream: int) -> list[Tensor]:
         total = sum(t.numel() for t in tensors)
         if not 0 <= k <= total:
             raise ValueError(f"select: kept must be in [0, {total}], the number of scores, got {k}")
-        if k == 0 or (whole and k == total):
+        usable = _nonzero(tensors) if sampler else total
+        if k == 0 or (sampler and k == total):
             return [torch.full_like(t, k > 0, dtype=dtype or _m_dtype(t)) for t in tensors]
+        if k > usable:
+            raise ValueError(f"{sampler}: kept must be at most {usable}, the number of non-zero scores, got {k}")
+        if sampler and k == usable:
+            return [(t != 0).to(dtype or _m_dtype(t)) for t in tensors]
         return draw(tensors, k, stream)
 
     if isinstance(kept, int):
@@ -203,10 +209,8 @@ def _draw(scores: Scores, kept: Kept, draw: Draw, dtype: torch.dtype | None, who
     return {name: one([score], kept[name], stream)[0] for stream, (name, score) in enumerate(scores.items())}
 
 
-def _enough(who: str, tensors: list[Tensor], k: int) -> None:
-    usable = sum(int(t.count_nonzero()) for t in tensors)
-    if k > usable:
-        raise ValueError(f"{who}: kept must be at most {usable}, the number of non-zero scores, got {k}")
+def _nonzero(tensors: Iterable[Tensor]) -> int:
+    return sum(int(t.count_nonzero()) for t in tensors)
 
 
 def _zeros_last(scores: Scores) -> Scores:

@@ -109,6 +109,12 @@ def test_pruned_weights_stay_pruned_whatever_their_score_of_zero_outranks(make):
         assert all((later[n] <= earlier[n]).all() for n in masks)
 
 
+@pytest.mark.parametrize("selector", select.names())
+def test_small_layers_that_lose_nothing_at_the_last_iteration_are_sampled_too(selector):
+    masks = prune(_model(), 0.9, score=Fixed(_like(_model(), torch.abs)), select=selector, scope="layer", iterations=50)
+    assert masks.kept == pytest.approx(0.9 * masks.total, abs=5)
+
+
 def test_the_selector_acts_at_the_last_iteration_only():
     calls = []
 

@@ -131,6 +131,17 @@ def test_all_and_none_need_no_draw(selector):
     assert all_.dtype == (torch.float32 if getattr(selector, "rescale", False) else torch.bool)
 
 
+@pytest.mark.parametrize("selector", [*EXACT[1:], Multinomial(), Multinomial(rescale=False)], ids=repr)
+def test_every_weight_that_can_be_drawn_needs_no_draw(selector):
+    """What is left of a small layer at the last of many iterations; no number of draws is sure to reach all of them."""
+    mask = selector.select({"a": torch.tensor([0.0, 1.0, -5.0, 1e-20])}, 3, seed=0)["a"]
+    assert mask.tolist() == [0, 1, 1, 1]
+
+
+def test_the_threshold_does_not_skip_zeros():
+    assert Threshold().select({"a": torch.tensor([0.0, -1.0])}, 1)["a"].tolist() == [True, False]
+
+
 @pytest.mark.parametrize("kept", [-1, 3, {"a": 3}])
 def test_counts_out_of_range_are_an_error(kept):
     with pytest.raises(ValueError, match=r"select: kept must be in \[0, 2\], the number of scores, got"):
