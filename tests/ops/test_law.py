@@ -1,0 +1,316 @@
+"""The laws of the samplers, by statistics with fixed seeds, and planted faults that the same tests must reject.
+
+Every statistical test compares a p-value with LEVEL: fewer than 100 of them, so that one run in a million would fail by
+chance if the seeds were not fixed.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from sparseprune import ops, sampling
+from sparseprune.ops import races, reference
+from sparseprune.ops.sketch import tile_law
+
+LEVEL = 1e-8
+TILE = reference.TILE
+large = pytest.mark.skipif(ops.extension_error() is not None, reason="slow without the compiled extension")
+
+
+# ---------------------------------------------------------------- tests of hypotheses
+def chi_square(count: Tensor, expected: Tensor) -> float:
+    """p-value of Pearson's statistic; cells are merged in order until each expects at least 10."""
+    cells: list[list[float]] = [[0.0, 0.0]]
+    for c, e in zip(count.double().tolist(), expected.double().tolist(), strict=True):
+        cells[-1] = [cells[-1][0] + c, cells[-1][1] + e]
+        if cells[-1][1] >= 10:
+            cells.append([0.0, 0.0])
+    rest = cells.pop()
+    cells[-1] = [cells[-1][0] + rest[0], cells[-1][1] + rest[1]]
+    statistic = sum((c - e) ** 2 / e for c, e in cells)
+    half = torch.tensor([(len(cells) - 1) / 2, statistic / 2], dtype=torch.float64)
+    return float(torch.special.gammaincc(half[0], half[1]))
+
+
+def two_sided(z: float) -> float:
+    return math.erfc(abs(z) / math.sqrt(2))
+
+
+def groups_of_like_score(scores: Tensor, groups: int) -> list[Tensor]:
+    return list(scores.argsort().tensor_split(groups))
+
+
+def log_normal(size: int, sigma: float = 2.0) -> Tensor:
+    return torch.exp(sigma * torch.randn(size, generator=torch.Generator().manual_seed(5)))
+
+
+def law(scores: Tensor) -> Tensor:
+    return tile_law([scores], reference.GIVEN, [])[1].view(-1)[: scores.numel()]
+
+
+def counts_of(scores: Tensor | list[Tensor], draws: int, seed: int, stream: int = 0) -> Tensor:
+    result = sampling.multinomial(scores, draws, seed=seed, stream=stream, output="counts")
+    return torch.cat([r.view(-1) for r in result]) if isinstance(result, list) else result
+
+
+# ---------------------------------------------------------------- binomials and the tree
+def binomial_pmf(n: int, p: float) -> Tensor:
+    k = torch.arange(n + 1, dtype=torch.float64)
+    choose = math.lgamma(n + 1) - torch.lgamma(k + 1) - torch.lgamma(n - k + 1)
+    return torch.exp(choose + k * math.log(p) + (n - k) * math.log1p(-p))
+
+
+@pytest.mark.parametrize(
+    ("n", "part", "whole"),
+    [(1, 1, 3), (10, 3, 7), (40, 1, 2), (130, 2**59 + 12345, 2**60 + 1), (300, 1, 100), (257, 2**43 - 2**38, 2**43)],
+)
+def test_binomial_has_the_exact_distribution(n: int, part: int, whole: int) -> None:
+    node = torch.arange(1, 20_001)
+    full = torch.ones_like(node)
+    found = reference.binomial(node, n * full, part * full, whole * full, 7, 0)
+    expected = binomial_pmf(n, part / whole) * len(node)
+    assert chi_square(torch.bincount(found, minlength=n + 1), expected) > LEVEL
+    assert chi_square(torch.bincount(found, minlength=n + 1), binomial_pmf(n, part / whole * 0.9) * len(node)) < LEVEL
+
+
+def test_binomials_over_several_chunks_of_trials() -> None:
+    n, node = 40_000, torch.arange(1, 2001)
+    full = torch.ones_like(node)
+    found = reference.binomial(node, n * full, 2 * full, 5 * full, 8, 0).double()
+    mean, deviation = n * 0.4, math.sqrt(n * 0.24)
+    assert two_sided(float(found.mean() - mean) / deviation * math.sqrt(len(node))) > LEVEL
+    assert two_sided(float(found.var() / deviation**2 - 1) * math.sqrt(len(node) / 2)) > LEVEL
+
+
+def test_every_node_of_the_tree_splits_by_its_binomial() -> None:
+    """2^14 sibling pairs with shares 3 : 4 under one tree: given their number of draws, the left ones are binomial."""
+    aligned = torch.tensor([3 << 40, 4 << 40]).repeat(1 << 14)
+    pairs = torch.ops.sparseprune.split_draws(aligned, 20 << 14, 3, 0).view(-1, 2)
+    total = pairs.sum(dim=1)
+    assert int(total.sum()) == 20 << 14
+    found, expected = [], []
+    for n in total.bincount().topk(8).indices.tolist():
+        left = pairs[total == n, 0]
+        found.append(torch.bincount(left, minlength=n + 1))
+        expected.append(binomial_pmf(n, 3 / 7) * len(left))
+    assert min(chi_square(c, e) for c, e in zip(found, expected, strict=True)) > LEVEL
+    assert chi_square(torch.bincount(total), binomial_pmf(20 << 14, 2.0**-14)[: int(total.max()) + 1] * 2**14) > LEVEL
+
+
+# ---------------------------------------------------------------- multinomial against the closed form
+def outcomes(n: int, draws: int) -> list[tuple[int, ...]]:
+    return [c for c in itertools.product(range(draws + 1), repeat=n) if sum(c) == draws]
+
+
+@pytest.mark.parametrize("stride", [1, TILE], ids=["in one tile", "one a tile"])
+def test_joint_law_of_three_scores(stride: int) -> None:
+    """All outcomes of 3 draws over scores 1 : 2 : 5, in one tile and in three: the joint law, not its margins."""
+    scores = torch.zeros(2 * stride + 1)
+    scores[::stride] = torch.tensor([1.0, 2.0, 5.0])
+    seen = dict.fromkeys(outcomes(3, 3), 0)
+    for stream in range(3000):
+        seen[tuple(counts_of(scores, 3, 1, stream)[::stride].tolist())] += 1
+    expected = [
+        3000
+        * math.factorial(3)
+        * math.prod(p**k / math.factorial(k) for p, k in zip((0.125, 0.25, 0.625), c, strict=True))
+        for c in seen
+    ]
+    assert chi_square(torch.tensor(list(seen.values())), torch.tensor(expected)) > LEVEL
+
+
+def faithful(scores: Tensor, count: Tensor) -> float:
+    """p-value of the counts of all elements in index order (neighbours merged): what every sampler must pass."""
+    return chi_square(count, scores.double() / scores.double().sum() * float(count.sum()))
+
+
+@pytest.mark.parametrize("sigma", [0.0, 0.5, 2.0])
+def test_counts_follow_the_scores(sigma: float) -> None:
+    scores = log_normal(5 * TILE + 17, sigma)
+    scores[TILE : 2 * TILE] *= 50
+    count = counts_of(scores, 400_000, 11)
+    assert faithful(scores, count) > LEVEL
+    by_score = scores.argsort()
+    assert faithful(scores[by_score], count[by_score]) > LEVEL
+
+
+def test_control_a_shifted_tile_is_rejected() -> None:
+    scores = log_normal(5 * TILE, 0.5)
+    scores[TILE : 2 * TILE] *= 1.2
+    assert faithful(scores, counts_of(scores, 400_000, 11).roll(TILE)) < LEVEL
+    assert faithful(scores, counts_of(scores, 400_000, 11).view(5, TILE).roll(1, dims=1).view(-1)) < LEVEL
+
+
+def test_draws_of_different_seeds_streams_and_tiles_are_independent() -> None:
+    """Correlation of the counts of equal scores between runs and between neighbouring tiles is 0 within 1/sqrt(n)."""
+    scores = torch.ones(64 * TILE)
+    a, b, c = (
+        counts_of(scores, scores.numel(), seed, stream).double() - 1 for seed, stream in [(1, 0), (2, 0), (1, 1)]
+    )
+    for x, y in [(a, b), (a, c), (b, c), (a, a.roll(TILE)), (a, a.roll(1)), (a, a.roll(2))]:
+        assert two_sided(float((x * y).mean()) * math.sqrt(scores.numel())) > LEVEL
+    assert two_sided(float((a * a).mean() - 1) * math.sqrt(scores.numel() / 2)) > LEVEL  # Poisson(1): fourth moment 4
+
+
+# ---------------------------------------------------------------- unbiasedness
+def bias_of(draw_m: Callable[[int], Tensor], scores: Tensor, groups: int, repeats: int) -> float:
+    """Least p-value, over groups of like score, of "m has mean 1", by the spread of the group means over repeats."""
+    members = groups_of_like_score(scores, groups)
+    means = torch.stack(
+        [torch.stack([m[g].double().mean() for g in members]) for m in (draw_m(i) for i in range(repeats))]
+    )
+    error = means.std(dim=0).clamp(min=1e-12) / math.sqrt(repeats)
+    return min(two_sided(z) for z in ((means.mean(dim=0) - 1) / error).tolist())
+
+
+def test_multinomial_is_unbiased_with_its_exact_variance() -> None:
+    """z-scores of group sums of m over log-normal(2) scores; Var sum_g m = (sum_g 1/p~ - |g|^2) / s."""
+    scores, draws, repeats = log_normal(30_000), 3000, 200
+    p = law(scores)
+    total = sum(sampling.multinomial(scores, draws, seed=21, stream=i).double() for i in range(repeats))
+    for g in groups_of_like_score(scores, 10)[4:]:  # the lower ones expect too few draws for a normal law
+        assert draws * repeats * float(p[g].sum()) > 300
+        variance = (float((1 / p[g]).sum()) - len(g) ** 2) / draws * repeats
+        assert two_sided(float(total[g].sum() - len(g) * repeats) / math.sqrt(variance)) > LEVEL
+
+
+def test_priority_is_unbiased() -> None:
+    scores = log_normal(20_000)
+    assert bias_of(lambda i: sampling.priority(scores, 2000, seed=31, stream=i), scores, 12, 100) > LEVEL
+
+
+def uniform_draws(size: int, draws: int, cumulative: np.ndarray, seed: int) -> Tensor:
+    """Counts of draws by inversion of a table of running sums: how a sampler without care does it."""
+    u = np.random.default_rng(seed).random(draws) * cumulative[-1]
+    return torch.from_numpy(np.bincount(np.searchsorted(cumulative, u, side="right"), minlength=size)[:size])
+
+
+def test_control_top_k_of_p_is_rejected() -> None:
+    scores = log_normal(20_000)
+    p = scores / scores.sum()
+    keep = sampling.top_k(scores, 2000)
+    assert bias_of(lambda i: keep / (2000 * p), scores, 12, 100) < LEVEL
+
+
+def test_control_gumbel_top_k_with_multinomial_weights_is_rejected() -> None:
+    """Exactly k by successive draws, m = 1/(k p): the heavy scores come out too small."""
+    scores = log_normal(20_000)
+    p = scores / scores.sum()
+    gumbel: Callable[[int], Tensor] = lambda i: (  # noqa: E731
+        sampling.without_replacement(scores, 2000, seed=31, stream=i) / (2000 * p)
+    )
+    assert bias_of(gumbel, scores, 12, 100) < LEVEL
+
+
+# ---------------------------------------------------------------- races
+def test_successive_draws_have_the_law_of_drawing_one_by_one() -> None:
+    """All 24 orders of 4 scores against prod p_i / (what is left): 40,000 races of four, side by side in one vector."""
+    weights, races_run = [0.5, 1.0, 2.0, 4.5], 40_000
+    keys = races.race_keys([torch.tensor(weights).repeat(races_run)], [], 0, 5, 0, races.WITHOUT_REPLACEMENT)[1]
+    order = keys[0].view(-1, 4).argsort(dim=1, descending=True)
+    code = (order * torch.tensor([64, 16, 4, 1])).sum(dim=1)
+    count, expected = [], []
+    for permutation in itertools.permutations(range(4)):
+        left, probability = sum(weights), 1.0
+        for i in permutation:
+            probability *= weights[i] / left
+            left -= weights[i]
+        count.append(int((code == sum(i << (6 - 2 * j) for j, i in enumerate(permutation))).sum()))
+        expected.append(races_run * probability)
+    assert sum(count) == races_run
+    assert chi_square(torch.tensor(count), torch.tensor(expected)) > LEVEL
+    p = sorted(expected)
+    assert chi_square(torch.tensor(count), torch.tensor(p)) < LEVEL  # another law over the same 24 orders
+
+
+@pytest.mark.parametrize("k", [1, 2, 3, 4])
+def test_kept_sets_against_exact_enumeration(k: int) -> None:
+    weights = torch.tensor([0.5, 1.0, 2.0, 4.5])
+    probability = dict.fromkeys(itertools.combinations(range(4), k), 0.0)
+    for permutation in itertools.permutations(range(4), k):
+        left, p = 8.0, 1.0
+        for i in permutation:
+            p *= float(weights[i]) / left
+            left -= float(weights[i])
+        probability[tuple(sorted(permutation))] += p
+    seen = dict.fromkeys(probability, 0)
+    for stream in range(1200):
+        kept = sampling.without_replacement(weights, k, seed=9, stream=stream, output="indices")
+        seen[tuple(kept.tolist())] += 1
+    expected = torch.tensor(list(probability.values())) * 1200
+    assert k == 4 or chi_square(torch.tensor(list(seen.values())), expected) > LEVEL
+    assert sum(seen.values()) == 1200
+
+
+def test_priority_of_like_scores_keeps_them_alike() -> None:
+    keep = sum(sampling.priority(torch.ones(5000), 500, seed=2, stream=i, output="bool").double() for i in range(100))
+    variance = 100 * 0.1 * 0.9
+    assert two_sided(float(((keep - 10) ** 2).mean() / variance - 1) * math.sqrt(5000 / 2)) > LEVEL
+
+
+# ---------------------------------------------------------------- sizes at which other samplers break
+@large
+def test_two_to_the_25_equal_scores_share_the_draws() -> None:
+    """torch.multinomial refuses this; fp32 running sums stop growing at 2^24."""
+    size, draws = 1 << 25, 500_000
+    count = counts_of(torch.ones(size), draws, 1)
+    assert int(count.sum()) == draws
+    upper = int(count[size // 2 :].sum())
+    assert abs(upper - draws / 2) < 4 * math.sqrt(draws / 4)
+    eighths = count.view(8, -1).sum(dim=1)
+    assert chi_square(eighths, torch.full((8,), draws / 8)) > LEVEL
+
+    cumulative = np.cumsum(np.ones(size, dtype=np.float32), dtype=np.float32)
+    control = uniform_draws(size, draws, cumulative, 1)
+    assert abs(int(control[size // 2 :].sum()) - draws / 2) > 4 * math.sqrt(draws / 4)
+
+
+@large
+def test_control_fp32_running_sums_of_log_normal_scores_are_rejected() -> None:
+    """Many elements of a long vector are never drawn by fp32 running sums; all of them can be by ours."""
+    scores = log_normal(1 << 22)
+    cumulative = np.cumsum(scores.numpy(), dtype=np.float32)
+    unreachable = float((np.diff(cumulative) == 0).mean())
+    assert unreachable > 0.05
+    draws, small = 10_000_000, groups_of_like_score(scores, 4)[0]  # below the fp32 spacing of the total
+    expected = float(scores[small].double().sum() / scores.double().sum()) * draws
+    ours = counts_of(scores, draws, 3)[small].sum()
+    assert two_sided((float(ours) - expected) / math.sqrt(expected)) > LEVEL
+    reach = torch.from_numpy(np.diff(cumulative, prepend=np.float32(0)))[small].double().sum() / float(cumulative[-1])
+    assert two_sided((float(reach) * draws - expected) / math.sqrt(expected)) < LEVEL
+
+
+@large
+def test_vgg19_sized_vector_of_twenty_million_scores() -> None:
+    """20,024,000 scores in 16 tensors: more than torch.multinomial's 2^24 categories."""
+    size, draws = 20_024_000, 1_000_000
+    scores = log_normal(size, 1.0)
+    scores[::7] = 0.0
+    parts = list(scores.tensor_split(16))
+    count = counts_of(parts, draws, 3)
+    assert int(count.sum()) == draws
+    assert not bool(count[::7].any())
+    chunks = [t.double().sum() for t in scores.tensor_split(1000)]
+    found = torch.stack([t.sum() for t in count.tensor_split(1000)])
+    assert chi_square(found, torch.stack(chunks) / scores.double().sum() * draws) > LEVEL
+
+
+def test_one_heavy_tile_among_floored_tiles() -> None:
+    """Shares below 2^-60 are floored to one unit: the heavy tile takes the draws, the law stays exact and m finite."""
+    scores = torch.full((40 * TILE,), 1e-38, dtype=torch.float64) * 1e-38
+    scores[17 * TILE + 5] = 1.0
+    count = counts_of(scores, 100_000, 1)
+    assert int(count[17 * TILE + 5]) == 100_000
+    aligned, p = tile_law([scores], reference.GIVEN, [])
+    assert sorted(aligned.tolist())[:39] == [1] * 39
+    assert bool((p.view(-1) > 0).all())
+    m = sampling.multinomial(scores, 100_000, seed=1)
+    assert bool(m.isfinite().all())
+    assert 1 < float(m[17 * TILE + 5]) < 1 + 2**-18 + 2**-30  # the floored scores of its own tile

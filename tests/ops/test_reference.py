@@ -1,0 +1,281 @@
+"""The reference against the law in Python integers and fractions: a second derivation that shares no code with it."""
+
+from __future__ import annotations
+
+import math
+import random
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import torch
+
+from sparseprune.ops import reference
+from sparseprune.ops.sketch import align, sketch_multinomial
+
+TILE, WORD = 4096, 1 << 32
+
+
+# ---------------------------------------------------------------- the law, in Python integers
+def philox(counter: list[int], key: list[int]) -> list[int]:
+    """Philox4x32-10 as published: two 32 x 32 products a round, key bumped by the Weyl constants between rounds."""
+    (a, b, c, d), (k, l) = counter, key  # noqa: E741
+    for _ in range(10):
+        x, y = a * 0xD2511F53, c * 0xCD9E8D57
+        a, b, c, d = y // WORD ^ b ^ k, y % WORD, x // WORD ^ d ^ l, x % WORD
+        k, l = (k + 0x9E3779B9) % WORD, (l + 0xBB67AE85) % WORD  # noqa: E741
+    return [a, b, c, d]
+
+
+def words(c0: int, c1: int, purpose: int, attempt: int, seed: int, stream: int) -> list[int]:
+    return philox([c0, c1, stream, purpose + 256 * attempt], [seed % WORD, seed // WORD % WORD])
+
+
+def random_number(x: int, y: int, purpose: int, attempt: int, seed: int, stream: int) -> int:
+    low, high = words(x // 2, y, purpose, attempt, seed, stream)[2 * (x % 2) :][:2]
+    return low + WORD * high
+
+
+def binomial(node: int, n: int, part: int, whole: int, seed: int, stream: int) -> int:
+    if part == whole:
+        return n
+    result = 0
+    for h in range(-(-n // 16384)):
+        left, a, plane = min(16384, n - 16384 * h), part, 0
+        while left > 0 and a > 0:
+            a, bit = (2 * a) % whole, 2 * a >= whole
+            calls = [words(128 * h + i, node, 1, plane, seed, stream) for i in range(-(-left // 128))]
+            stream_of_bits = sum(word << (32 * i) for i, word in enumerate(w for call in calls for w in call))
+            ones = (stream_of_bits & ((1 << left) - 1)).bit_count()
+            result, left = (result + ones, left - ones) if bit else (result, ones)
+            plane += 1
+    return result
+
+
+def quantized(v: list[float]) -> tuple[int, list[int]]:
+    e = math.frexp(max(v))[1]
+    return e, [max(1, math.floor(Fraction(x) * Fraction(2) ** (31 - e))) if x > 0 else 0 for x in v]
+
+
+def aligned(table: list[tuple[int, int]]) -> list[int]:
+    """A_b from (e_b, M_b), by exact fractions."""
+    top = max(e + m.bit_length() for e, m in table if m)
+    h = len(table) + sum(math.floor(m * Fraction(2) ** (32 - top + e)) for e, m in table if m)
+    shift = 92 - h.bit_length() - top
+    return [max(1, math.floor(m * Fraction(2) ** (shift + e))) if m else 0 for e, m in table]
+
+
+def split(masses: list[int], draws: int, seed: int, stream: int) -> list[int]:
+    leaves = 1 << (len(masses) - 1).bit_length()
+    heap = [0] * leaves + masses + [0] * (leaves - len(masses))
+    for i in range(leaves - 1, 0, -1):
+        heap[i] = heap[2 * i] + heap[2 * i + 1]
+    count = [0, draws] + [0] * (2 * leaves - 2)
+    for i in range(1, leaves):
+        count[2 * i] = binomial(i, count[i], heap[2 * i], heap[i], seed, stream) if count[i] else 0
+        count[2 * i + 1] = count[i] - count[2 * i]
+    return count[leaves : leaves + len(masses)]
+
+
+def sketch(v: list[float], draws: int, seed: int, stream: int) -> tuple[list[int], list[float]]:
+    """Counts and m = fp64 count / (s p~) of the whole vector, draw by draw."""
+    tiles = [quantized(v[i : i + TILE]) for i in range(0, len(v), TILE)]
+    masses = [sum(q) for _, q in tiles]
+    a = aligned([(e, mass) for (e, _), mass in zip(tiles, masses, strict=True)])
+    counts, m = [], []
+    for b, n in enumerate(split(a, draws, seed, stream)):
+        q, mass, tile = tiles[b][1], masses[b], [0] * len(tiles[b][1])
+        for j in range(n):
+            attempt = 0
+            while (u := random_number(j, b, 2, attempt, seed, stream)) * mass % 2**64 < 2**64 % mass:
+                attempt += 1
+            r = u * mass >> 64
+            element = 0
+            while r >= q[element]:
+                r -= q[element]
+                element += 1
+            tile[element] += 1
+        counts += tile
+        if mass:
+            scale = float(sum(a)) / float(a[b]) * float(mass) / float(draws)
+            m += [float(c) * scale / float(x) if c else 0.0 for c, x in zip(tile, q, strict=True)]
+        else:
+            m += [0.0] * len(tile)
+    return counts, m
+
+
+# ---------------------------------------------------------------- known answers
+# Random123's kat_vectors for philox 4x32 with 10 rounds: counter, key, output.
+KNOWN = [
+    ([0] * 4, [0] * 2, [0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8]),
+    ([WORD - 1] * 4, [WORD - 1] * 2, [0x408F276D, 0x41C83B0E, 0xA20BC7C6, 0x6D5451FD]),
+    (
+        [0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344],
+        [0xA4093822, 0x299F31D0],
+        [0xD16CFE09, 0x94FDCCEB, 0x5001E420, 0x24126EA1],
+    ),
+]
+
+
+@pytest.mark.parametrize(("counter", "key", "answer"), KNOWN)
+def test_philox_known_answers(counter, key, answer) -> None:
+    c0, c1, c2, c3 = (torch.tensor([c]) for c in counter)
+    found = reference.philox(c0, c1, c2, c3, key[0] | key[1] << 32)
+    assert [int(word) for word in found] == answer == philox(counter, key)
+
+
+def test_random_bits_name_an_element_not_a_lane() -> None:
+    x, y = torch.tensor([0, 1, 2, 2**31 - 2, 7]), torch.tensor([0, 5, 2**28 - 1, 3, 9])
+    for seed, stream, purpose, attempt in [(0, 0, 2, 0), (-1, 2**32 - 1, 7, 3), (0x123456789ABCDEF, 77, 1, 2**24 - 1)]:
+        found = reference.random_bits(x, y, purpose, attempt, seed, stream)
+        expected = [
+            random_number(i, j, purpose, attempt, seed % 2**64, stream)
+            for i, j in zip(x.tolist(), y.tolist(), strict=True)
+        ]
+        assert [int(n) % 2**64 for n in found] == expected
+
+
+def test_popcount_mulhi_and_unsigned_order_are_exact() -> None:
+    draw = random.Random(1)
+    u = [0, 1, 2**63 - 1, 2**63, 2**64 - 1] + [draw.getrandbits(64) for _ in range(300)]
+    m = [1, 2**63 - 1, 2**43 - 1, 2, 2**62 + 1] + [draw.randrange(1, 2**63) >> draw.randrange(63) for _ in range(300)]
+    signed = torch.from_numpy(np.array(u, dtype=np.uint64).view(np.int64))
+    assert reference.mulhi64(signed, torch.tensor(m)).tolist() == [x * y >> 64 for x, y in zip(u, m, strict=True)]
+    low = [x % WORD for x in u]
+    assert reference.popcount32(torch.tensor(low)).tolist() == [x.bit_count() for x in low]
+    less = reference.unsigned_less(signed, signed.flip(0)).tolist()
+    assert less == [x < y for x, y in zip(u, reversed(u), strict=True)]
+
+
+# ---------------------------------------------------------------- tiles
+def wide_tile(draw: random.Random, spread: int, size: int = TILE) -> list[float]:
+    return [draw.choice([0.0, 1.0, 1.0]) * math.ldexp(draw.random(), draw.randrange(-spread, 1)) for _ in range(size)]
+
+
+@pytest.mark.parametrize(
+    "top", [1.0, 0.5, math.nextafter(1.0, 0.0), 3.0e38, 1.4e-45, 1.7e308, 5e-324, 2.3e-308], ids=str
+)
+def test_quantised_scores_equal_exact_fractions(top: float) -> None:
+    v = [x * top for x in wide_tile(random.Random(2), 40)]
+    v[17] = top
+    exponent, q = quantized(v)
+    score = torch.tensor(v, dtype=torch.float64)
+    exponents, masses, bad = reference.score_tiles([score], [], reference.GIVEN)
+    assert (exponents.tolist(), masses.tolist(), bad.tolist()) == ([exponent], [sum(q)], [-1])
+    assert reference.quantize(score.view(1, -1), exponents).view(-1).tolist() == q
+    assert all((x > 0) == (n > 0) for x, n in zip(v, q, strict=True))  # a positive score can always be drawn
+
+
+def test_rescaled_values_are_exact_or_the_least_normal_number() -> None:
+    v = torch.tensor([1.7e308, 1.0, 5e-324, 1e-310, 0.0], dtype=torch.float64)
+    for exponent in (1024, -1073, 0, 333):
+        expected = [
+            max(float(Fraction(x) / Fraction(2) ** exponent), 2.0**-1022) if x > 0 else 0.0
+            for x in v.tolist()
+            if math.frexp(x)[1] <= exponent or x == 0
+        ]
+        keep = torch.tensor([math.frexp(x)[1] <= exponent or x == 0 for x in v.tolist()])
+        assert reference.rescale(v[keep], exponent).tolist() == expected
+
+
+def tables() -> list[list[tuple[int, int]]]:
+    draw = random.Random(3)
+    fixed = [
+        [(1024, 1)],
+        [(-1073, 2**43 - 1)],
+        [(1024, 2**43 - 1), (-1073, 1), (0, 0)],
+        [(0, 0), (5, 2**31), (5, 2**31)],
+        [(7, 2**43 - 2048)] * 300,
+        [(0, 1)] * 1000 + [(40, 2**40)],
+    ]
+    return fixed + [
+        [(draw.randrange(-60, 60), draw.randrange(2**43) >> draw.randrange(44)) for _ in range(draw.randrange(2, 400))]
+        + [(0, 1)]
+        for _ in range(60)
+    ]
+
+
+def test_aligned_masses_equal_exact_fractions_and_keep_their_bounds() -> None:
+    for table in tables():
+        e, m = (torch.tensor(column) for column in zip(*table, strict=True))
+        found = align(e.to(torch.int32), m)
+        assert found.tolist() == aligned(table)
+        assert 2**58 <= int(found.sum()) < 2**60 + len(table)
+        assert torch.equal(found > 0, m > 0)
+
+
+def test_align_with_one_heavy_tile_among_a_million_floored_ones() -> None:
+    tiles = 1 << 20
+    exponents = torch.full((tiles,), -900, dtype=torch.int32)
+    masses = torch.full((tiles,), 4096 << 30)
+    exponents[12345] = 900
+    found = align(exponents, masses)
+    assert int((found == 1).sum()) == tiles - 1
+    assert 2**58 <= int(found.sum()) < 2**60 + tiles
+    per_tile = torch.ops.sparseprune.split_draws(found, 1_000_000, 3, 0)
+    assert int(per_tile.sum()) == int(per_tile[12345]) == 1_000_000
+    assert int(per_tile.min()) == 0
+
+
+# ---------------------------------------------------------------- the whole law
+def test_binomials_equal_the_law_bit_by_bit() -> None:
+    draw = random.Random(4)
+    cases = [
+        (1, 40_000, 1, 3),
+        (2, 16384, 2**60 - 1, 2**60),
+        (3, 16385, 1, 2),
+        (4, 0, 1, 2),
+        (5, 9, 0, 7),
+        (6, 9, 7, 7),
+    ]
+    cases += [
+        (draw.randrange(2**28), draw.randrange(3000), n // 3, n) for n in (draw.getrandbits(60) for _ in range(60))
+    ]
+    node, n, part, whole = (torch.tensor(column) for column in zip(*cases, strict=True))
+    found = reference.binomial(node, n, part, whole, 2**63 + 5 - 2**64, 9)
+    assert found.tolist() == [binomial(*case, 2**63 + 5, 9) for case in cases]
+
+
+@pytest.mark.parametrize(("size", "draws"), [(1, 3), (7, 500), (4096, 300), (4097, 1), (3 * 4096 + 11, 400)])
+@pytest.mark.parametrize("seed", [0, 2**64 - 3])
+def test_sketch_equals_the_law_draw_by_draw(size: int, draws: int, seed: int) -> None:
+    v = wide_tile(random.Random(size), 12, size)
+    v[0] = 1.0
+    if size > 2 * TILE:
+        v[TILE : 2 * TILE] = [0.0] * TILE  # an empty tile between others
+    counts, m = sketch(v, draws, seed, 6)
+    score = torch.tensor(v, dtype=torch.float64)
+    found = [torch.empty(size, dtype=torch.int32), torch.empty(size, dtype=torch.float64)]
+    for output, out in zip((reference.COUNTS, reference.M), found, strict=True):
+        sketch_multinomial(
+            [score], draws, seed=seed - (2**64 if seed >= 2**63 else 0), stream=6, transform=reference.GIVEN,
+            factors=[], output=output, weights=[score], out=[out],
+        )  # fmt: skip
+    assert found[0].tolist() == counts
+    assert sum(counts) == draws
+    assert found[1].tolist() == m
+
+
+def test_mean_of_m_is_one_by_the_integers_alone() -> None:
+    """E[m_i] = s p~_i / (s p~_i): t_b / q_i is 1/(s p~_i) to 2^-50, whatever the quantisation did to p."""
+    v = wide_tile(random.Random(8), 60, 2 * TILE + 5)
+    tiles = [quantized(v[i : i + TILE]) for i in range(0, len(v), TILE)]
+    masses = [sum(q) for _, q in tiles]
+    a = aligned([(e, mass) for (e, _), mass in zip(tiles, masses, strict=True)])
+    for (_, q), mass, share in zip(tiles, masses, a, strict=True):
+        scale = float(sum(a)) / float(share) * float(mass) / 1000.0
+        for x in {x for x in q if x}:
+            p = Fraction(share, sum(a)) * Fraction(x, mass)
+            assert abs(Fraction(1.0 * scale / float(x)) * 1000 * p - 1) < Fraction(1, 2**50)
+
+
+def test_a_rejected_number_is_drawn_again() -> None:
+    """Draw 516 of this seed is one of the few (one in 2^22) whose first 64 bits fall in the rejected remainder."""
+    q, seed = 2**30 + 1, 120
+    assert random_number(516, 0, 2, 0, seed, 0) * (q * TILE) % 2**64 < 2**64 % (q * TILE)
+    out = torch.empty(TILE, dtype=torch.int32)
+    score = torch.full((TILE,), q / 2**31, dtype=torch.float64)
+    options = {"seed": seed, "stream": 0, "transform": reference.GIVEN, "factors": [], "weights": []}
+    sketch_multinomial([score], 517, output=reference.COUNTS, out=[out], **options)
+    expected = [random_number(j, 0, 2, int(j == 516), seed, 0) * q * TILE // 2**64 // q for j in range(517)]
+    assert torch.equal(out, torch.bincount(torch.tensor(expected), minlength=TILE).to(torch.int32))
