@@ -286,3 +286,17 @@ def test_more_than_the_positive_scores_can_give_is_an_error():
     for selector in ("multinomial", "without_replacement", "priority"):
         with pytest.raises(ValueError, match="kept must be at most"):
             prune(_model(), 0.9, score=Fixed(values), select=selector)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("score", scores.names())
+@pytest.mark.parametrize("selector", select.names())
+def test_a_model_on_a_gpu_is_pruned_there_and_leaves_the_generators_alone(score, selector):
+    state = torch.cuda.get_rng_state()
+    masks = prune(_model().cuda(), 0.3, score=score, select=selector, data=_data(), iterations=2)
+    assert all(mask.is_cuda for mask in masks.values())
+    assert torch.equal(state, torch.cuda.get_rng_state())
+    if score in ("random", "magnitude"):  # equal scores give equal bits on every device
+        host = prune(_model(), 0.3, score=score, select=selector, iterations=2)
+        assert all(torch.equal(masks[name].cpu(), host[name]) for name in masks)
