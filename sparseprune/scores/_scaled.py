@@ -13,6 +13,8 @@ from torch import Tensor
 # touched, and what one layer can do to a peak stays far from the ends of the type.
 _ROOM = {torch.float64: 256}
 _ROOM_OF_OTHERS = 16
+# How far below the exponent of a sum a term may lie in float32: its small entries keep 2^-26 before they lose digits.
+_DEPTH = 100
 
 _Rule = Callable[[Any, Any, Any], Any]
 
@@ -126,10 +128,20 @@ def _common(exponents: Iterable[int], terms: Iterable[Any]) -> int:
     return max([top, *(bits for bits in plain if bits is not None)])
 
 
+def _moved(x: Tensor, power: int) -> Tensor:
+    """Return x * 2^power for a sum; raise where that would lose x and float64 would not.
+
+    What is lost beside the peak of a sum can be all that reaches a unit whose other inputs are masked.
+    """
+    if power < -_DEPTH and x.dtype != torch.float64 and (bits := _bits(x)) is not None and bits + power < -_DEPTH:
+        raise OverflowError(f"synflow: terms of a sum must be within 2^{_DEPTH} of each other, got 2^{bits + power}")
+    return times_power(x, power)
+
+
 def _under(exponent: int, term: Any) -> Any:
     """Return the mantissa of a tensor, number or None under that exponent."""
     if isinstance(term, Tensor):
-        return times_power(term, _exponent(term) - exponent)
+        return _moved(term, _exponent(term) - exponent)
     return math.ldexp(term, max(-2000, min(900, -exponent))) if term and exponent else term
 
 
@@ -212,7 +224,7 @@ def _affine(shift: str, first: str, second: str) -> _Rule:
         e = product = sum(_exponents([bound[first], bound[second]]))
         if term is not None and (product or type(term) is Scaled):
             e = _common([product, *_exponents(term)], [term])
-            bound[first] = times_power(bound[first], product - e)
+            bound[first] = _moved(bound[first], product - e)
             bound[shift] = _under(e, term)
         rest = {key: value for key, value in bound.items() if key not in names}
         return _renormalised(func(*(bound.get(name) for name in names), *args[3:], **rest), e)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -116,19 +117,18 @@ def _flows(
 
 
 def _products(
-    weights: Mapping[str, Tensor], grads: Iterable[Tensor | None]
+    weights: Mapping[str, Tensor], grads: Sequence[Tensor | None]
 ) -> tuple[dict[str, Tensor], dict[str, float]]:
     """Return |gradient * weight| in the memory of the gradient, and the peaks."""
     scores, peaks = {}, {}
-    written: set[int] = set()
+    owners = Counter(g.data_ptr() for g in grads if g is not None)
     for (name, leaf), g in zip(weights.items(), grads, strict=True):
         w = leaf.detach()
         if g is None:
             scores[name] = torch.zeros_like(w)
             continue
         # One gradient may serve two weights that are added, or be an expanded number.
-        shared = g.data_ptr() in written or not g.is_contiguous()
-        written.add(g.data_ptr())
+        shared = owners[g.data_ptr()] > 1 or not g.is_contiguous()
         s = g * w if shared else g.mul_(w)
         low, high = (float(bound) for bound in s.aminmax())
         scores[name] = s if low >= 0 else s.abs_()
