@@ -54,13 +54,13 @@ def scaled(mantissa: Tensor, exponent: int = 0) -> Scaled:
 
 def times_power(x: Tensor, power: int) -> Tensor:
     """Return x * 2^power, exact wherever the result is a normal number."""
-    if not power:
-        return x
-    if abs(power) < 100:
-        return x * 2.0**power
-    # In two steps, for 2^power itself may not fit the type where the product does.
-    power = max(-2000, min(2000, power))
-    return x * 2.0 ** (power // 2) * 2.0 ** (power - power // 2)
+    # In steps, for 2^power itself may not fit the type where the product does.
+    furthest = 1000 if x.dtype == torch.float64 else 100
+    power = max(-2200, min(2200, power))
+    while power:
+        step = max(-furthest, min(furthest, power))
+        x, power = x * 2.0**step, power - step
+    return x
 
 
 def _mark(result: Any, exponent: int) -> Any:
