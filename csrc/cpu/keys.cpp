@@ -1,5 +1,6 @@
 // Exact global selection: digit histograms of order-preserving keys, ties per tile, and the mask.
 #include <cstring>
+#include <limits>
 #include <mutex>
 
 #include "tiles.h"
@@ -12,7 +13,8 @@ constexpr int GROUP = 64;
 
 struct Scratch {
   double v[TILE], m[TILE];
-  int32_t digit[TILE];
+  int32_t keep[TILE];
+  uint32_t digit[TILE];
   uint8_t match[TILE];
 };
 
@@ -23,16 +25,30 @@ inline int64_t order_key(double v) {
   return key ^ static_cast<int64_t>(static_cast<uint64_t>(key >> 63) >> 1);
 }
 
-CLONES void top_digits(const double* v, int shift, int64_t offset, int32_t* digit) {
-  for (int i = 0; i < TILE; ++i) digit[i] = static_cast<int32_t>((order_key(v[i]) >> shift) + offset);
-}
+struct Window {
+  int64_t low;
+  int shift, bits;
+};
 
-CLONES void lower_digits(const double* v, int shift, int bits, int64_t prefix, int32_t* digit, uint8_t* match) {
+struct Outside {
+  int64_t above = 0, bad = 0;
+};
+
+// The bin of every key, whether it is one of the window's, and how many lie above it or are infinite or NaN.
+CLONES Outside place(const double* v, Window w, uint32_t* digit, uint8_t* match) {
+  const int64_t infinite = 0x7FF0000000000000;
+  const uint64_t last = (uint64_t{1} << w.bits) - 1;
+  Outside outside;
   for (int i = 0; i < TILE; ++i) {
-    const int64_t key = order_key(v[i]) >> shift;
-    digit[i] = static_cast<int32_t>(key & ((int64_t{1} << bits) - 1));
-    match[i] = (key >> bits) == prefix;
+    const int64_t key = order_key(v[i]);
+    const uint64_t bin = (static_cast<uint64_t>(key) - static_cast<uint64_t>(w.low)) >> w.shift;
+    const bool from = key >= w.low, inside = from & (bin <= last);
+    digit[i] = static_cast<uint32_t>(bin);
+    match[i] = inside;
+    outside.above += from & !inside;
+    outside.bad += (key >= infinite) | (key <= ~infinite);
   }
+  return outside;
 }
 
 CLONES bool any(const uint8_t* match) {
@@ -42,7 +58,7 @@ CLONES bool any(const uint8_t* match) {
 }
 
 // The digits that match move to the front, branch-free inside a group; returns how many there are among the first n.
-int compact(int32_t* digit, const uint8_t* match, int n) {
+int compact(uint32_t* digit, const uint8_t* match, int n) {
   int kept = 0;
   for (int g = 0; g < n; g += GROUP) {
     if (!any(match + g)) continue;
@@ -54,7 +70,7 @@ int compact(int32_t* digit, const uint8_t* match, int n) {
   return kept;
 }
 
-void count_digits(const int32_t* digit, int n, int32_t* counts, int64_t bins) {
+void count_digits(const uint32_t* digit, int n, int32_t* counts, int64_t bins) {
   int i = 0;
   for (; i + HISTOGRAMS <= n; i += HISTOGRAMS) {
     for (int h = 0; h < HISTOGRAMS; ++h) ++counts[h * bins + digit[i + h]];
@@ -98,65 +114,62 @@ void mark_tile(const double* v, int shift, int64_t threshold, int64_t quota, T* 
   if (quota > 0 && quota < TILE) drop_ties(v, shift, threshold, quota, keep);
 }
 
-Tensor key_histogram_cpu(std::vector<Tensor> scores, std::vector<Tensor> factors, int64_t transform, int64_t prefix,
-                         int64_t shift, int64_t bits) {
+Tensor key_histogram_cpu(std::vector<Tensor> scores, std::vector<Tensor> factors, int64_t transform, int64_t low,
+                         int64_t shift, int64_t bits, int64_t step) {
   const Vector vector(scores, factors, transform);
+  const Window window{low, static_cast<int>(shift), static_cast<int>(bits)};
   const int64_t bins = int64_t{1} << bits;
-  const bool top = shift + bits == 64;
-  Tensor result = torch::stable::new_zeros(scores[0], {bins}, ScalarType::Long);
+  Tensor result = torch::stable::new_zeros(scores[0], {bins + 2}, ScalarType::Long);
   auto* total = static_cast<int64_t*>(result.data_ptr());
   std::mutex adding;
-  torch::stable::parallel_for(0, vector.tiles(), 16, [&](int64_t begin, int64_t end) {
+  torch::stable::parallel_for(0, (vector.tiles() + step - 1) / step, 4, [&](int64_t begin, int64_t end) {
     const ExactSubnormals exact;
     const auto t = std::make_unique_for_overwrite<Scratch>();
     std::vector<int32_t> counts(HISTOGRAMS * bins);
+    Outside outside;
     const auto add = [&] {
       const std::lock_guard<std::mutex> lock(adding);
       for (int64_t i = 0; i < HISTOGRAMS * bins; ++i) total[i % bins] += counts[i];
       std::fill(counts.begin(), counts.end(), 0);
     };
-    for (int64_t b = begin; b < end; ++b) {
-      int n = vector.count(b);
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t b = i * step;
+      const int n = vector.count(b);
       vector.load(b, t->v);
-      if (top) {
-        top_digits(t->v, static_cast<int>(shift), bins / 2, t->digit);
-      } else {
-        lower_digits(t->v, static_cast<int>(shift), static_cast<int>(bits), prefix, t->digit, t->match);
-        n = compact(t->digit, t->match, n);
-      }
-      count_digits(t->digit, n, counts.data(), bins);
-      if ((b - begin) % (1 << 18) == (1 << 18) - 1) add();  // before an int32 could overflow
+      std::fill(t->v + n, t->v + TILE, std::numeric_limits<double>::lowest());  // absent: below, unless the window has it
+      const Outside o = place(t->v, window, t->digit, t->match);
+      outside.above += o.above;
+      outside.bad += o.bad;
+      count_digits(t->digit, compact(t->digit, t->match, n), counts.data(), bins);
+      if ((i - begin) % (1 << 18) == (1 << 18) - 1) add();  // before an int32 could overflow
     }
     add();
+    const std::lock_guard<std::mutex> lock(adding);
+    total[bins] += outside.above;
+    total[bins + 1] += outside.bad;
   });
   return result;
 }
 
-Tensor key_ties_cpu(std::vector<Tensor> scores, std::vector<Tensor> factors, int64_t transform, int64_t threshold,
-                    int64_t shift) {
-  const Vector vector(scores, factors, transform);
+Tensor key_mark_cpu(std::vector<Tensor> scores, std::vector<Tensor> factors, int64_t transform, int64_t threshold,
+                    int64_t shift, Tensor quota, int64_t output, std::vector<Tensor> weights, std::vector<Tensor> out) {
+  const Vector vector(scores, factors, transform, weights, out);
   Tensor result = torch::stable::new_empty(scores[0], {vector.tiles()}, ScalarType::Long);
   auto* ties = static_cast<int64_t*>(result.data_ptr());
-  for_each_tile<Scratch>(vector.tiles(), [&](int64_t b, Scratch& t) {
-    vector.load(b, t.v);
-    ties[b] = count_ties(t.v, vector.count(b), static_cast<int>(shift), threshold);
-  });
-  return result;
-}
-
-void key_mark_cpu(std::vector<Tensor> scores, std::vector<Tensor> factors, int64_t transform, int64_t threshold,
-                  int64_t shift, Tensor quota, int64_t output, std::vector<Tensor> weights, std::vector<Tensor> out) {
-  const Vector vector(scores, factors, transform, weights, out);
   const auto* limit = static_cast<const int64_t*>(quota.data_ptr());
   for_each_tile<Scratch>(vector.tiles(), [&](int64_t b, Scratch& t) {
+    ties[b] = 0;
+    if (limit[b] < 0) return;
     vector.load(b, t.v);
+    ties[b] = count_ties(t.v, vector.count(b), static_cast<int>(shift), threshold);
     if (output == WEIGHTS) {
       mark_tile(t.v, static_cast<int>(shift), threshold, limit[b], t.m);
     } else {
-      mark_tile(t.v, static_cast<int>(shift), threshold, limit[b], t.digit);
+      mark_tile(t.v, static_cast<int>(shift), threshold, limit[b], t.keep);
     }
-    vector.store(b, static_cast<Output>(output), t.m, t.digit);
+    vector.store(b, static_cast<Output>(output), t.m, t.keep);
   });
+  return result;
 }
 
 }  // namespace
@@ -164,6 +177,5 @@ void key_mark_cpu(std::vector<Tensor> scores, std::vector<Tensor> factors, int64
 
 STABLE_TORCH_LIBRARY_IMPL(sparseprune, CPU, m) {
   m.impl("key_histogram", TORCH_BOX(&sparseprune::key_histogram_cpu));
-  m.impl("key_ties", TORCH_BOX(&sparseprune::key_ties_cpu));
   m.impl("key_mark", TORCH_BOX(&sparseprune::key_mark_cpu));
 }

@@ -21,10 +21,10 @@ SCHEMAS = {
     "split_draws": "(Tensor aligned, int draws, int seed, int stream) -> Tensor",
     "draw_tiles": "(Tensor[] scores, Tensor[] factors, int transform, Tensor exponents, Tensor scales, Tensor draws, "
     "int seed, int stream, int output, Tensor[] weights, Tensor(a!)[] out) -> ()",
-    "key_histogram": "(Tensor[] scores, Tensor[] factors, int transform, int prefix, int shift, int bits) -> Tensor",
-    "key_ties": "(Tensor[] scores, Tensor[] factors, int transform, int threshold, int shift) -> Tensor",
+    "key_histogram": "(Tensor[] scores, Tensor[] factors, int transform, int low, int shift, int bits, int step) "
+    "-> Tensor",
     "key_mark": "(Tensor[] scores, Tensor[] factors, int transform, int threshold, int shift, Tensor quota, "
-    "int output, Tensor[] weights, Tensor(a!)[] out) -> ()",
+    "int output, Tensor[] weights, Tensor(a!)[] out) -> Tensor",
 }
 
 _LIBRARY = torch.library.Library("sparseprune", "DEF")
@@ -40,12 +40,12 @@ def _fake_score_tiles(scores: list[Tensor], factors: list[Tensor], transform: in
     return scores[0].new_empty(tiles, dtype=torch.int32), int64[0], int64[1]
 
 
-def _fake_key_histogram(scores, factors, transform, prefix, shift, bits) -> Tensor:
-    return scores[0].new_empty(1 << bits, dtype=torch.int64)
+def _fake_key_histogram(scores, factors, transform, low, shift, bits, step) -> Tensor:
+    return scores[0].new_empty((1 << bits) + 2, dtype=torch.int64)
 
 
-def _fake_key_ties(scores, factors, transform, threshold, shift) -> Tensor:
-    return scores[0].new_empty(_tiles(scores), dtype=torch.int64)
+def _fake_key_mark(scores, factors, transform, threshold, shift, quota, output, weights, out) -> Tensor:
+    return torch.empty_like(quota)
 
 
 _FAKES: dict[str, Callable[..., Any]] = {
@@ -53,8 +53,7 @@ _FAKES: dict[str, Callable[..., Any]] = {
     "split_draws": lambda aligned, draws, seed, stream: torch.empty_like(aligned),
     "draw_tiles": lambda *args: None,
     "key_histogram": _fake_key_histogram,
-    "key_ties": _fake_key_ties,
-    "key_mark": lambda *args: None,
+    "key_mark": _fake_key_mark,
 }
 
 

@@ -234,7 +234,7 @@ class FlatWriter:
         self.scores, self.output, self.weights, self.out = scores, output, weights, out
         self.at = 0
 
-    def write(self, counts: Tensor, m: Tensor) -> None:
+    def write(self, counts: Tensor, m: Tensor, write: Tensor | None = None) -> None:
         counts, m = counts.view(-1), m.view(-1)
         begin = 0
         for i, out in enumerate(self.out):
@@ -242,7 +242,8 @@ class FlatWriter:
             low, high = max(self.at, begin), min(self.at + counts.numel(), begin + size)
             if low < high:
                 piece, source = slice(low - begin, high - begin), slice(low - self.at, high - self.at)
-                out.view(-1)[piece] = self.finish(i, piece, counts[source], m[source])
+                target, values = out.view(-1)[piece], self.finish(i, piece, counts[source], m[source])
+                target.copy_(values if write is None else torch.where(write.view(-1)[source], values, target))
             begin += size
         self.at += counts.numel()
 
@@ -267,32 +268,26 @@ def order_keys(v: Tensor) -> Tensor:
 
 
 def key_histogram(
-    scores: list[Tensor], factors: list[Tensor], transform: int, prefix: int, shift: int, bits: int
+    scores: list[Tensor], factors: list[Tensor], transform: int, low: int, shift: int, bits: int, step: int
 ) -> Tensor:
-    """int64 [2^bits]: how often each digit (key >> shift) mod 2^bits occurs among keys whose higher bits are `prefix`.
+    """How many keys lie in each of the bins [low + i 2^shift, low + (i + 1) 2^shift), over every step-th tile.
 
-    Digits of the top position (shift + bits == 64) are counted in order of value: the sign bit is inverted.
+    int64 [2^bits + 2]: the bins, then the number of keys above them, then that of infinite and NaN values.
     """
-    total = scores[0].new_zeros(1 << bits, dtype=torch.int64)
-    for i, score in enumerate(scores):
-        key = order_keys(score_values(score, factors[i] if factors else None, transform))
-        if shift + bits == 64:
-            digit = (key >> shift) + (1 << (bits - 1))
-        else:
-            digit = (key[(key >> (shift + bits)) == prefix] >> shift) & ((1 << bits) - 1)
-        total += torch.bincount(digit, minlength=1 << bits)
-    return total
-
-
-def key_ties(scores: list[Tensor], factors: list[Tensor], transform: int, threshold: int, shift: int) -> Tensor:
-    """int64 [T]: elements of each tile with key >> shift == threshold."""
-    numel = sum(score.numel() for score in scores)
-    ties = []
+    bins, numel = 1 << bits, sum(score.numel() for score in scores)
+    total = scores[0].new_zeros(bins + 2, dtype=torch.int64)
     for first, v in tile_blocks(scores, factors, transform):
-        equal = (order_keys(v) >> shift) == threshold
-        equal.view(-1)[numel - first * TILE :] = False  # the padding is no element
-        ties.append(equal.sum(dim=1))
-    return torch.cat(ties)
+        sampled = torch.arange(first, first + len(v), device=v.device) % step == 0
+        present = torch.arange(first * TILE, first * TILE + v.numel(), device=v.device).view_as(v) < numel
+        v = v[sampled][present[sampled]]
+        key = order_keys(v)
+        offset = (key - low)[key >= low]  # wraps to the unsigned difference
+        offset = (offset >> shift) & ((1 << (64 - shift)) - 1 if shift else -1)
+        total[: bins + 1] += torch.bincount(
+            torch.where((offset < 0) | (offset > bins), bins, offset), minlength=bins + 1
+        )
+        total[-1] += (~v.isfinite()).sum()
+    return total
 
 
 def key_mark(
@@ -305,11 +300,18 @@ def key_mark(
     output: int,
     weights: list[Tensor],
     out: list[Tensor],
-) -> None:
-    """Keep keys above the threshold and, in index order, the first quota_b ties of each tile: write bool or weights."""
-    flat = FlatWriter(scores, output, weights, out)
+) -> Tensor:
+    """Keep keys above the threshold and, in index order, the first quota_b of each tile's ties; write bool or weights.
+
+    Above and tie are judged after `>> shift`. Tiles of quota -1 are left alone. Returns the ties a tile, int64 [T].
+    """
+    flat, numel, ties = FlatWriter(scores, output, weights, out), sum(score.numel() for score in scores), []
     for first, v in tile_blocks(scores, factors, transform):
         key = order_keys(v) >> shift
         tie = key == threshold
-        keep = (key > threshold) | (tie & (tie.cumsum(dim=1) <= quota[first : first + len(v)].unsqueeze(1)))
-        flat.write(keep.to(torch.int64), keep.to(torch.float64))
+        tie.view(-1)[numel - first * TILE :] = False  # the padding is no element
+        limit = quota[first : first + len(v)].unsqueeze(1)
+        ties.append(torch.where(limit.view(-1) < 0, 0, tie.sum(dim=1)))
+        keep = (key > threshold) | (tie & (tie.cumsum(dim=1) <= limit))
+        flat.write(keep.to(torch.int64), keep.to(torch.float64), write=(limit >= 0).expand_as(v).contiguous())
+    return torch.cat(ties)

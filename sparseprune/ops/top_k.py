@@ -1,19 +1,90 @@
-"""Exact selection of the k largest values over a list of tensors, ties by index: digit histograms, no sort, no copy."""
+"""Exact selection of the k largest values over a list of tensors, ties by index: key histograms, no sort, no copy."""
 
 from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from . import _library  # noqa: F401  (registers torch.ops.sparseprune)
+from .reference import SQUARE, TILE
 
-# Digits of the 64-bit key, from the top. The first holds sign and exponent: its end bins are infinities and NaN.
-WIDE = ((52, 12), (40, 12), (28, 12), (14, 14), (0, 14))
-NARROW = ((52, 12), (40, 12), (29, 11))  # values that are exact in fp32 have 29 zero bits at the end
+LOWEST = -(1 << 63)
+BITS = 12  # of a histogram
+STEP, ENOUGH = 32, 1024  # the sample: every STEP-th tile, where there are at least ENOUGH tiles
+
+Count = Callable[[int, int, int], Tensor]  # low, shift, bits -> histogram
 
 
 class NotFinite(ValueError):
     """A score is NaN or infinite."""
+
+
+class Bin(NamedTuple):
+    """Keys in [low, low + 2^shift): the element of the rank looked for is the `need`-th of its `size`, from the top."""
+
+    low: int
+    shift: int
+    need: int
+    size: int
+
+
+def find_bin(histogram: Tensor, rank: int, low: int, shift: int) -> Bin | None:
+    """The bin that holds the rank-th largest key; None if it lies above or below all bins."""
+    *bins, above, bad = histogram.tolist()
+    if bad:
+        raise NotFinite("a score is NaN or infinite")
+    need = rank - above
+    if need < 1:
+        return None
+    for digit in range(len(bins) - 1, -1, -1):
+        if need <= bins[digit]:
+            return Bin(low + (digit << shift), shift, need, bins[digit])
+        need -= bins[digit]
+    return None
+
+
+def refine(count: Count, found: Bin | None, rank: int, end: int) -> Bin:
+    """Narrow a bin (None: everything) until its keys agree in all bits from `end` up, or all of them are needed."""
+    found = found or find_bin(count(LOWEST, 64 - BITS, BITS), rank, LOWEST, 64 - BITS)
+    assert found is not None  # the first histogram covers every key
+    while found.shift > end and found.need < found.size:
+        bits = min(BITS, found.shift - end)
+        shift = found.shift - bits
+        found = find_bin(count(found.low, shift, bits), rank, found.low, shift)
+        assert found is not None
+    return found
+
+
+def window(sampled: Count, numel: int, k: int, end: int) -> tuple[int, int] | None:
+    """A guess (low, shift) of a histogram that holds the k-th largest key, from a sample: +- 4 standard deviations."""
+    whole = sampled(LOWEST, 64 - BITS, BITS)
+    size = int(whole[:-1].sum())
+    middle = k * size / numel
+    slack = 4.0 * math.sqrt(max(1.0, middle * (1.0 - middle / size)))
+    ends = []
+    for rank in (math.floor(middle - slack), math.ceil(middle + slack)):
+        if not 1 <= rank <= size:
+            return None
+        coarse = find_bin(whole, rank, LOWEST, 64 - BITS)
+        assert coarse is not None
+        ends.append(refine(sampled, coarse, rank, max(end, 64 - 2 * BITS)))
+    top, bottom = ends[0].low + (1 << ends[0].shift), ends[1].low
+    shift = max(end, (top - bottom - 1).bit_length() - BITS + 1)
+    return (bottom >> shift) << shift, shift
+
+
+def threshold(count: Callable[[int, int, int, int], Tensor], numel: int, k: int, end: int) -> Bin:
+    """The bin of the k-th largest of `numel` keys; `count` makes histograms (low, shift, bits, step)."""
+    found = None
+    if numel >= ENOUGH * TILE:
+        guess = window(lambda low, shift, bits: count(low, shift, bits, STEP), numel, k, end)
+        if guess is not None:
+            found = find_bin(count(*guess, BITS, 1), k, *guess)
+    return refine(lambda low, shift, bits: count(low, shift, bits, 1), found, k, end)
 
 
 def top_k(
@@ -26,34 +97,28 @@ def top_k(
     weights: list[Tensor],
     out: list[Tensor],
 ) -> None:
-    """Write the mask (or the masked weights) of the k largest transformed scores into `out`: exactly k <= numel.
+    """Write the mask (or the masked weights) of exactly the k largest transformed scores into `out`, 1 <= k <= numel.
 
-    Args: as in `sketch_multinomial`; output BOOL or WEIGHTS; scores of any sign.
+    A sample guesses where the threshold lies, a histogram of that window (and at most a few finer ones) finds it
+    exactly, and a last pass writes; a wrong guess costs time, never exactness.
+
+    Args: as in `sketch_multinomial`; output BOOL or WEIGHTS; scores of any sign; `out` must not overlap the scores.
     Raises:
         NotFinite: before anything is written.
-    Cost: one read of the scores per digit (3 for fp32), one for ties, one more with the write; O(numel / 4096) memory.
+    Cost: about 2 reads of the scores and one more with the write; O(numel / 4096) memory.
     """
     ops = torch.ops.sparseprune
-    narrow = not factors and transform != 2 and all(score.dtype != torch.float64 for score in scores)
-    threshold, need, tied = 0, k, 0
-    shift = 64
-    for shift, bits in NARROW if narrow else WIDE:
-        first = shift + bits == 64
-        histogram = ops.key_histogram(scores, factors, transform, threshold, shift, bits)
-        if first and int(histogram[0] + histogram[-1]) > 0:
-            raise NotFinite("a score is NaN or infinite")
-        above = histogram.flip(0).cumsum(0)
-        place = int((above >= need).to(torch.uint8).argmax())
-        digit = len(histogram) - 1 - place
-        tied = int(histogram[digit])
-        need -= int(above[place]) - tied
-        threshold = digit - (1 << (bits - 1)) if first else (threshold << bits) | digit
-        if tied == need:  # the whole bin is kept: lower digits decide nothing
-            break
-    if tied == need:
-        tiles = -(-sum(score.numel() for score in scores) // 4096)
-        quota = torch.full((tiles,), 4096, dtype=torch.int64, device=scores[0].device)
-    else:
-        ties = ops.key_ties(scores, factors, transform, threshold, shift)
-        quota = torch.minimum((need - (ties.cumsum(0) - ties)).clamp(min=0), ties)
-    ops.key_mark(scores, factors, transform, threshold, shift, quota, output, weights, out)
+
+    def count(low: int, shift: int, bits: int, step: int) -> Tensor:
+        return ops.key_histogram(scores, factors, transform, low, shift, bits, step)
+
+    narrow = not factors and transform != SQUARE and all(score.dtype != torch.float64 for score in scores)
+    numel = sum(score.numel() for score in scores)
+    found = threshold(count, numel, k, 29 if narrow else 0)  # values exact in fp32 have 29 zero bits at the end
+    cut = found.low >> found.shift
+    everything = torch.full((-(-numel // TILE),), TILE, dtype=torch.int64, device=scores[0].device)
+    ties = ops.key_mark(scores, factors, transform, cut, found.shift, everything, output, weights, out)
+    if found.need < found.size:  # too many were written: take back the last ties, tile by tile
+        quota = (found.need - (ties.cumsum(0) - ties)).clamp(min=0)
+        quota = torch.where(quota < ties, quota, -1)
+        ops.key_mark(scores, factors, transform, cut, found.shift, quota, output, weights, out)
