@@ -148,30 +148,49 @@ def test_draw_tiles(rng, sizes, draws, output) -> None:
     assert all(same_bytes(a, b) for a, b in zip(found, expected, strict=True))
 
 
+def keys_of(scores: list[Tensor], f: list[Tensor], transform: int) -> Tensor:
+    values = [reference.score_values(s, f[i] if f else None, transform) for i, s in enumerate(scores)]
+    return reference.order_keys(torch.cat(values))
+
+
 @pytest.mark.parametrize("sizes", SIZES, ids=str)
-@pytest.mark.parametrize(("shift", "bits"), [(52, 12), (40, 12), (29, 11), (14, 14), (0, 14)])
-def test_key_operations(rng, sizes, shift, bits) -> None:
+@pytest.mark.parametrize(("shift", "bits"), [(52, 12), (40, 12), (29, 11), (14, 14), (0, 12), (5, 1)])
+@pytest.mark.parametrize("step", [1, 2, 32])
+def test_key_histogram(rng, sizes, shift, bits, step) -> None:
     transform = integer(rng, 0, 3)
     scores = vector(rng, sizes, signed=True)
-    if shift == 52:  # NaN and infinities have bins of their own
-        scores[-1].view(-1)[-1] = (torch.nan, torch.inf, -torch.inf, -torch.nan)[integer(rng, 0, 4)]
     f = factors(rng, scores)
-    values = torch.cat([reference.score_values(s, f[i] if f else None, transform) for i, s in enumerate(scores)])
-    threshold = int(reference.order_keys(values)[integer(rng, 0, len(values))]) >> shift
-    prefix = threshold >> bits
-    histogram = OPS.key_histogram(scores, f, transform, prefix, shift, bits)
-    assert same_bytes(histogram, reference.key_histogram(scores, f, transform, prefix, shift, bits))
-    ties = OPS.key_ties(scores, f, transform, threshold, shift)
-    assert same_bytes(ties, reference.key_ties(scores, f, transform, threshold, shift))
-    assert int(ties.sum()) > 0
-    quota = torch.minimum(torch.randint(0, 4097, ties.shape, generator=rng), ties)
-    w = weights_like(scores, rng)
-    for output in (reference.BOOL, reference.WEIGHTS):
+    keys = keys_of(scores, f, transform)
+    low = (
+        -(1 << 63) if shift == 52 else int(keys[integer(rng, 0, len(keys))]) - integer(rng, 0, 1 << (shift + bits - 1))
+    )
+    if shift == 52:  # NaN and infinities are counted apart
+        scores[-1].view(-1)[-1] = (torch.nan, torch.inf, -torch.inf, -torch.nan)[integer(rng, 0, 4)]
+    found = OPS.key_histogram(scores, f, transform, low, shift, bits, step)
+    assert same_bytes(found, reference.key_histogram(scores, f, transform, low, shift, bits, step))
+    if step == 1:
+        assert int(found[-1]) == (shift == 52)
+        assert int(found[:-1].sum()) == (len(keys) if shift == 52 else int((keys >= low).sum()))
+
+
+@pytest.mark.parametrize("sizes", SIZES, ids=str)
+@pytest.mark.parametrize("shift", [52, 29, 0])
+@pytest.mark.parametrize("output", [reference.BOOL, reference.WEIGHTS])
+def test_key_mark(rng, sizes, shift, output) -> None:
+    transform = integer(rng, 0, 3)
+    scores = vector(rng, sizes, signed=True)
+    f, w = factors(rng, scores), weights_like(scores, rng)
+    keys = keys_of(scores, f, transform)
+    threshold = int(keys[integer(rng, 0, len(keys))]) >> shift
+    tiles = -(-len(keys) // 4096)
+    all_ties = torch.full((tiles,), 4096)
+    for quota in (all_ties, 0 * all_ties, torch.randint(-1, 300, (tiles,), generator=rng)):
         found = outputs(scores, output, rng)
         expected = [t.clone() for t in found]
-        OPS.key_mark(scores, f, transform, threshold, shift, quota, output, w, found)
-        reference.key_mark(scores, f, transform, threshold, shift, quota, output, w, expected)
+        ties = OPS.key_mark(scores, f, transform, threshold, shift, quota, output, w, found)
+        assert same_bytes(ties, reference.key_mark(scores, f, transform, threshold, shift, quota, output, w, expected))
         assert all(same_bytes(a, b) for a, b in zip(found, expected, strict=True))
+        assert int(ties.sum()) <= int(((keys >> shift) == threshold).sum())
 
 
 def calls(rng: torch.Generator, sizes: list[int]) -> dict[str, tuple[Any, ...]]:
@@ -187,13 +206,12 @@ def calls(rng: torch.Generator, sizes: list[int]) -> dict[str, tuple[Any, ...]]:
         "score_tiles": (scores, [], 0),
         "split_draws": (align(exponents, masses), 70_000, 3, 1),
         "draw_tiles": (scores, [], 0, *draw),
-        "key_histogram": (scores, [], 0, 0, 52, 12),
-        "key_ties": (scores, [], 0, 0, 0),
+        "key_histogram": (scores, [], 0, -(1 << 63), 52, 12, 1),
         "key_mark": (scores, [], 0, 1 << 60, 0, quota, reference.WEIGHTS, w, [t.clone() for t in out]),
     }
 
 
-NAMES = ("score_tiles", "split_draws", "draw_tiles", "key_histogram", "key_ties", "key_mark")
+NAMES = ("score_tiles", "split_draws", "draw_tiles", "key_histogram", "key_mark")
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -209,8 +227,8 @@ def test_bits_do_not_depend_on_threads(name, threads) -> None:
         torch.set_num_threads(n)
         arguments = calls(torch.Generator().manual_seed(2), [200_000, 70_001])[name]
         result = getattr(OPS, name)(*arguments)
-        result = arguments[-1] if result is None else [result] if isinstance(result, Tensor) else list(result)
-        results.append(result)
+        result = [] if result is None else [result] if isinstance(result, Tensor) else list(result)
+        results.append(result + arguments[-1] if isinstance(arguments[-1], list) else result)
     for other in results[1:]:
         assert all(same_bytes(a, b) for a, b in zip(results[0], other, strict=True))
 
