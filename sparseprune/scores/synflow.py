@@ -70,16 +70,17 @@ class SynFlow:
         train: Callable[[nn.Module, int], Any] | None = None,
     ) -> dict[str, Tensor]:
         """Return the synaptic flow through every prunable weight, 0 where masked."""
-        double = any(w.dtype == torch.float64 for w in prunable(model).values())
+        weights = prunable(model)
+        double = any(w.dtype == torch.float64 for w in weights.values())
         if not double:
             try:
-                scores, peaks = _flows(model, batches, masks or {}, torch.float32)
+                scores, peaks = _flows(model, weights, batches, masks or {}, torch.float32)
             except OverflowError:
                 pass
             else:
                 if all(math.isfinite(peak) and peak >= _FAINTEST for peak in peaks.values()):
                     return scores
-        scores, peaks = _flows(model, batches, masks or {}, torch.float64)
+        scores, peaks = _flows(model, weights, batches, masks or {}, torch.float64)
         for name, peak in peaks.items():
             if not math.isfinite(peak):
                 raise OverflowError(f"synflow: scores must be finite in float64, got a peak of {peak} in {name!r}")
@@ -91,13 +92,17 @@ class SynFlow:
 
 
 def _flows(
-    model: nn.Module, batches: Iterable[tuple[Any, Any]], masks: Mapping[str, Tensor], dtype: torch.dtype
+    model: nn.Module,
+    stored: Mapping[str, Tensor],
+    batches: Iterable[tuple[Any, Any]],
+    masks: Mapping[str, Tensor],
+    dtype: torch.dtype,
 ) -> tuple[dict[str, Tensor], dict[str, float]]:
     """Return the scores in that dtype, and the largest score of each layer that is in use and not all masked."""
-    weights = {name: _effective(w, masks.get(name), dtype) for name, w in prunable(model).items()}
+    weights = {name: _effective(w, masks.get(name), dtype) for name, w in stored.items()}
     sums: list[Tensor | None] = [None] * len(weights)
     shift: int | None = None
-    with _of_absolute_values(model, weights, dtype):
+    with _of_absolute_values(model, {id(stored[name]): w for name, w in weights.items()}, dtype):
         for x, _ in batches:
             flow = model(scaled(x.detach().to(dtype)) if x.is_floating_point() else x)
             if not isinstance(flow, Tensor):
@@ -146,9 +151,11 @@ def _effective(w: Tensor, mask: Tensor | None, dtype: torch.dtype) -> Tensor:
 
 
 @contextmanager
-def _of_absolute_values(model: nn.Module, weights: Mapping[str, Tensor], dtype: torch.dtype) -> Iterator[None]:
-    """Run the model in eval mode on the absolute values of its state and on the weights given, then put all back."""
-    instead = {id(w): weights[name] for name, w in prunable(model).items()}
+def _of_absolute_values(model: nn.Module, instead: dict[int, Tensor], dtype: torch.dtype) -> Iterator[None]:
+    """Run the model in eval mode on the absolute values of its state, then put all back.
+
+    `instead` maps the id of a state tensor to what stands for it.
+    """
     before: list[tuple[dict[str, Any], str, Tensor]] = []
     modes = [(module, module.training) for module in model.modules()]
     for module, _ in modes:
