@@ -95,3 +95,54 @@ def test_control_dropping_the_tie_rule_is_rejected() -> None:
     last_ties = by_sorting(scores.flip(0), 2500).flip(0)
     assert int(last_ties.sum()) == 2500
     assert not torch.equal(last_ties, sampling.top_k(scores, 2500))
+
+
+# ---------------------------------------------------------------- long vectors: a sample of tiles guesses the threshold
+LONG = 1100 * 4096 + 123
+SAMPLED = 32  # every 32nd tile
+
+
+def tiled(sampled: float, others: float) -> Tensor:
+    """Uniform scores whose every 32nd tile is scaled otherwise: the sample knows nothing of the rest."""
+    scores = torch.rand(LONG, generator=torch.Generator().manual_seed(3))
+    tile = torch.arange(LONG) // 4096
+    return scores * torch.where(tile % SAMPLED == 0, sampled, others)
+
+
+LONG_VECTORS = {
+    "uniform": tiled(1, 1),
+    "sample too low": tiled(1e-3, 1),
+    "sample too high": tiled(1e3, 1),
+    "sample all zero": tiled(0, 1),
+    "only the sample": tiled(1, 0),
+    "negative sample": tiled(-1, 1),
+    "ties": (tiled(1, 1) * 50).round(),
+    "one value": torch.ones(LONG),
+    "sorted": tiled(1, 1).sort().values,
+}
+
+
+@pytest.mark.parametrize("name", LONG_VECTORS)
+def test_a_sample_that_misleads_costs_time_only(name) -> None:
+    scores = LONG_VECTORS[name]
+    order = scores.sort(descending=True, stable=True).indices
+    for k in (1, 5000, LONG // 20, LONG // 2, LONG - 1):
+        expected = torch.zeros(LONG, dtype=torch.bool)
+        expected[order[:k]] = True
+        assert torch.equal(sampling.top_k(scores, k), expected)
+
+
+@pytest.mark.parametrize("tile", [0, 31, 32, 1100])
+def test_a_bad_score_is_found_in_and_out_of_the_sample(tile) -> None:
+    scores = torch.ones(LONG)
+    scores[tile * 4096 + 7] = float("nan")
+    with pytest.raises(ValueError, match=f"got nan at flat index {tile * 4096 + 7}$"):
+        sampling.top_k(scores, 1000)
+
+
+def test_ties_are_taken_back_from_weights_in_place() -> None:
+    w = vector("few values", 9000, torch.float32)
+    expected = torch.where(by_sorting(w.abs(), 3000), w, 0.0)
+    out = w.clone()
+    sampling.top_k(out, 3000, transform="abs", output="weights", out=out)
+    assert torch.equal(out, expected)
