@@ -45,7 +45,7 @@ class SynFlow:
         parameter name -> scores >= 0, shaped like the weight, 0 where masked; float32 (float64 for float64 weights).
 
     Raises of `score`:
-        ValueError: no batch, or a model whose output is not one tensor.
+        ValueError: nothing prunable, no batch, or an output that is not one tensor.
         OverflowError: flows beyond what float64 holds, with the op or the layer.
 
     Cost: one forward and backward a batch, and four passes over the weights.
@@ -71,6 +71,10 @@ class SynFlow:
     ) -> dict[str, Tensor]:
         """Return the synaptic flow through every prunable weight, 0 where masked."""
         weights = prunable(model)
+        if not weights:
+            raise ValueError(
+                f"synflow: model must hold an nn.Linear or nn.Conv2d, got {type(model).__name__} with none"
+            )
         double = any(w.dtype == torch.float64 for w in weights.values())
         if not double:
             try:
@@ -151,6 +155,15 @@ def _effective(w: Tensor, mask: Tensor | None, dtype: torch.dtype) -> Tensor:
 
 
 @contextmanager
+def _full_precision(device: str) -> Iterator[None]:
+    """Keep out autocast and cuDNN's 10-bit TF32 products, which blur the order, and its sums of varying order."""
+    cudnn = torch.backends.cudnn
+    exact = cudnn.flags(enabled=cudnn.enabled, deterministic=True, allow_tf32=False)
+    with torch.autocast(device, enabled=False), exact:
+        yield
+
+
+@contextmanager
 def _of_absolute_values(model: nn.Module, instead: dict[int, Tensor], dtype: torch.dtype) -> Iterator[None]:
     """Run the model in eval mode on the absolute values of its state, then put all back.
 
@@ -171,7 +184,7 @@ def _of_absolute_values(model: nn.Module, instead: dict[int, Tensor], dtype: tor
             own[name] = instead[id(t)]
         for module, _ in modes:
             module.training = False
-        with torch.enable_grad():
+        with torch.enable_grad(), _full_precision(next(iter(instead.values())).device.type):
             yield
     finally:
         for own, name, t in before:

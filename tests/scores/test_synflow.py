@@ -278,6 +278,25 @@ def test_bfloat16_weights_are_scored_in_float32():
     assert worst_error(found, definition(model, x)) < 1200 * 2.0**-24
 
 
+@pytest.mark.parametrize("case", ["plain_growing_no_shift", "residual_growing_no_shift", "plain_growing"])
+def test_float64_is_used_only_where_a_sum_needs_it(case):
+    model, seen = deep(**DEEP[case]), []
+    model[0].register_forward_hook(lambda module, args, y: seen.append(y.dtype))
+    ours(model, torch.ones(1, 8))
+    assert seen == [torch.float32] + [torch.float64] * (DEEP[case]["bias"] > 0)
+
+
+def test_autocast_and_tf32_stay_out():
+    model, x = draw(conv_bn()), torch.ones(1, 2, 8, 8)
+    plain, before = ours(model, x), torch.backends.cudnn.allow_tf32
+    seen = []
+    model[0].register_forward_hook(lambda *_: seen.append(torch.backends.cudnn.allow_tf32))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = ours(model, x)
+    assert all(torch.equal(s, plain[n]) for n, s in found.items())
+    assert seen == [False] and torch.backends.cudnn.allow_tf32 == before
+
+
 class Attention(nn.Module):
     """Ops that are not homogeneous: softmax, GELU, LayerNorm."""
 
@@ -317,6 +336,8 @@ def test_bad_input_is_named():
         ours(Pair(3, 2), torch.ones(1, 3))
     with pytest.raises(ValueError, match="synflow: batches must hold at least one sample"):
         SynFlow().score(nn.Linear(3, 2), [])
+    with pytest.raises(ValueError, match="synflow: model must hold an nn.Linear or nn.Conv2d, got ReLU with none"):
+        ours(nn.ReLU(), torch.ones(1, 3))
 
 
 def test_dead_shared_and_unused_weights():
