@@ -258,7 +258,10 @@ def top_k(
     _one_of(who, "output", output, ["bool", "weights", "indices"])
     _whole(who, "k", k, 1, vector.numel)
     w, results = vector.outputs(output, weights, None, out)
-    _select(vector, vector.scores, vector.factors, vector.transform, k, _OUTPUTS[output], w, results)
+    # The operation reads the scores once more after a first write: where they share memory it gets a copy.
+    written = {t.untyped_storage().data_ptr() for t in results}
+    read = [s.clone() if s.untyped_storage().data_ptr() in written else s for s in vector.scores]
+    _select(vector, read, vector.factors, vector.transform, k, _OUTPUTS[output], w, results)
     return vector.result(results, output)
 
 

@@ -146,3 +146,12 @@ def test_ties_are_taken_back_from_weights_in_place() -> None:
     out = w.clone()
     sampling.top_k(out, 3000, transform="abs", output="weights", out=out)
     assert torch.equal(out, expected)
+
+
+def test_the_scores_may_be_written_over() -> None:
+    """Ties at a negative threshold, where a zero that was just written would count as a larger score."""
+    scores = -vector("few values", 9000, torch.float32).abs() - 1
+    weights = torch.randn(9000)
+    expected = sampling.top_k(scores, 4000, output="weights", weights=weights)
+    sampling.top_k(scores, 4000, output="weights", weights=weights, out=scores)
+    assert torch.equal(scores, expected)
