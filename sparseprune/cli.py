@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from torch import nn
     from typer import Typer
 
     from .harness import Plan
 
 _INTERRUPTED = 130
-_TABLE_WIDTH = 104
+_WIDEST = 400
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -27,19 +28,22 @@ def main(arguments: list[str] | None = None) -> None:
     except ModuleNotFoundError as error:
         _stop(f'the command line needs {error.name}: pip install "sparseprune[cli]"')
     try:
-        sys.exit(app(arguments or sys.argv[1:] or ["--help"], prog_name="sparseprune", standalone_mode=False))
+        status = app(arguments or sys.argv[1:] or ["--help"], prog_name="sparseprune", standalone_mode=False)
     except (ValueError, OSError, ImportError) as error:
         _stop(str(error))
     except KeyboardInterrupt:
-        print("interrupted; what is done is on the disk, and the same command goes on from there", file=sys.stderr)
-        sys.exit(_INTERRUPTED)
+        status = _INTERRUPTED
     except Exception as error:
-        message = getattr(error, "format_message", None)  # the parser's own errors, whichever library it lives in
-        if type(error).__name__ == "Abort":
-            sys.exit(_INTERRUPTED)
-        if message is None:
+        # By what they can do: the parser's own errors live in click or in typer, depending on its version.
+        message = getattr(error, "format_message", None)
+        if type(error).__name__ != "Abort" and message is None:
             raise
-        _stop(f"{message()} (see --help)")
+        if message is not None:
+            _stop(f"{message()} (see --help)")
+        status = _INTERRUPTED
+    if status == _INTERRUPTED:  # typer itself may have turned Ctrl-C into a status
+        print("interrupted: what is done is on the disk, and the same command goes on from there", file=sys.stderr)
+    sys.exit(status)
 
 
 def build() -> Typer:
@@ -107,23 +111,28 @@ def run(
     _conclude(plan, rows, folder, console)
 
 
-def _conclude(plan: Plan, rows: list[dict[str, Any]], folder: Path, console: Any) -> None:
+def _conclude(plan: Plan, rows: list[dict[str, Any]], folder: Path, console: Console) -> None:
     """Print the table, write the picture, and fail if nothing succeeded."""
+    from rich.console import Console
+
     from .plots import accuracy_against_density
     from .summary import summarise, table
 
     title = f"{plan.dataset}, {plan.model}, {plan.recipe.epochs} epochs, {plan.seeds} paired seed(s)"
     lines = summarise(rows)
+    shown = table(lines, f"{title}: mean ± std")
     # Wider than the console rather than cut: a log has no edge, and a terminal wraps.
-    console.print(table(lines, f"{title}: mean ± std"), width=max(console.width, _TABLE_WIDTH), crop=False)
+    Console(width=max(console.width, Console(width=_WIDEST).measure(shown).maximum)).print(shown)
     accuracy_against_density(lines, folder / "accuracy.png", title)
-    console.print(f"results: {folder / 'results.jsonl'}\npicture: {folder / 'accuracy.png'}", highlight=False)
+    console.print(
+        f"results: {folder / 'results.jsonl'}\npicture: {folder / 'accuracy.png'}", highlight=False, soft_wrap=True
+    )
     if all("error" in row for row in rows):
         sys.exit(1)
 
 
 def prune(
-    density: float,
+    density: float | None = None,
     model: str = "small-conv",
     score: str = "magnitude",
     select: str = "threshold",
@@ -150,6 +159,8 @@ def prune(
     from .data import load
     from .prune import prune as prune_model
 
+    if density is None:
+        raise ValueError("prune: density must be given, e.g. --density 0.05")
     data = load(dataset, data_dir) if dataset is not None else None
     if data is not None:
         net = models.build(model, seed=seed, classes=data.classes, input_shape=data.input_shape)
@@ -159,7 +170,8 @@ def prune(
         _load_weights(net, weights)
     if out is not None and not out.parent.is_dir():
         raise ValueError(f"prune: out must be in an existing folder, got {out}")
-    with Progress(console=Console(stderr=True), transient=True) as bar:
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(f"{score}/{select}")
         masks = prune_model(
             net,

@@ -52,7 +52,9 @@ class Live(Watcher):
     def pruned(self, job: Job, report: Report) -> None:
         """Print a collapse before the training starts."""
         if report.collapsed:
-            self._console.print(f"collapse: {job} keeps nothing in {', '.join(report.collapsed)}", highlight=False)
+            self._console.print(
+                f"collapse: {job} keeps nothing in {', '.join(report.collapsed)}", highlight=False, soft_wrap=True
+            )
 
     def stepped(self, job: Job, done: int, total: int) -> None:
         """Move the bar by part of a job."""
@@ -63,7 +65,7 @@ class Live(Watcher):
         self._done += 1
         self._bar.update(self._task, completed=self._done)
         if "error" in row:
-            self._console.print(f"failed: {job}: {row['error']}", highlight=False, markup=False)
+            self._console.print(f"failed: {job}: {row['error']}", highlight=False, markup=False, soft_wrap=True)
         pending = self._total - self._before
         if (
             not self._console.is_terminal

@@ -42,7 +42,8 @@ def accuracy_against_density(lines: list[Line], path: Path, title: str) -> None:
             axes.axhspan(mean - std, mean + std, color="black", alpha=0.1, linewidth=0)
     _axes(axes, sorted({line.density for line in lines if line.method != DENSE}))
     axes.set_title(title)
-    axes.legend(fontsize="small", loc="center left", bbox_to_anchor=(1.01, 0.5))
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(fontsize="small", handlelength=4, loc="center left", bbox_to_anchor=(1.01, 0.5))
     write_whole(path, lambda stream: figure.savefig(stream, format="png"))
 
 
