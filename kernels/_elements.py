@@ -48,16 +48,20 @@ def read(score, factor, at, live, skip, period, TRANSFORM: tl.constexpr, FACTORE
 
 @triton.jit
 def write(out, weight, at, live, value, OUTPUT: tl.constexpr, WIDE: tl.constexpr):
-    """Store m or w m (`value` = m, fp64), counts or count > 0 (`value` = count, fp64)."""
-    to: tl.constexpr = tl.float64 if WIDE else tl.float32
+    """Store m or w m (`value` = m), counts or count > 0 (`value` = count); `value` is fp64.
+
+    m is rounded to fp32 unless WIDE; w m is one product in fp64 if either is fp64, else in fp32.
+    """
     if OUTPUT == COUNTS:
         result = value.to(tl.int32)
     elif OUTPUT == BOOL:
         result = value > 0
     elif OUTPUT == WEIGHTS:
-        result = value.to(to) * widen(tl.load(weight + at, mask=live, other=0), to)
+        to: tl.constexpr = tl.float64 if WIDE or weight.dtype.element_ty == tl.float64 else tl.float32
+        m = value if WIDE else value.to(tl.float32)
+        result = m.to(to) * widen(tl.load(weight + at, mask=live, other=0), to)
     else:
-        result = value.to(to)
+        result = value if WIDE else value.to(tl.float32)
     tl.store(out + at, narrow(result, out.dtype.element_ty), mask=live)
 
 
@@ -77,7 +81,7 @@ def power_of_two(exponent):
 def exponent_of(v):
     """The frexp exponent of a finite v >= 0 (v = f 2^e, 1/2 <= f < 1); 0 for 0."""
     small = v < 2.2250738585072014e-308
-    scaled = tl.where(small, v * 18014398509481984.0, v)  # 2^54: a subnormal becomes normal
+    scaled = v * tl.where(small, 18014398509481984.0, 1.0)  # 2^54: a subnormal becomes normal
     exponent = ((scaled.to(tl.int64, bitcast=True) >> 52) - 1022).to(tl.int32) - tl.where(small, 54, 0)
     return tl.where(v > 0, exponent, 0)
 

@@ -41,8 +41,8 @@ def gather_kernel(
 @triton.jit(do_not_specialize=["numel"])
 def scatter_kernel(values, weight, out, numel, OUTPUT: tl.constexpr, WIDE: tl.constexpr, SIZE: tl.constexpr):
     at = tl.program_id(0).to(tl.int64) * SIZE + tl.arange(0, SIZE)
-    live = at < numel
-    write(out, weight, at, live, tl.load(values + at, mask=live, other=0), OUTPUT, WIDE)
+    value = tl.load(values + at, mask=at < numel, other=-1.0)
+    write(out, weight, at, value >= 0, value, OUTPUT, WIDE)
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,7 @@ class Target:
     out: Tensor
     weight: Tensor
     output: int
-    wide: bool  # fp64 products
+    wide: bool  # m in fp64
 
     @property
     def options(self) -> dict[str, Any]:
@@ -168,12 +168,12 @@ class Outputs:
         self.targets = []
         for i, t in enumerate(out):
             weight = flat_bytes(weights[i]) if output == WEIGHTS else flat_bytes(t)
-            wide = torch.float64 in (vector.scores[i].dtype, weight.dtype if output == WEIGHTS else None)
+            wide = vector.scores[i].dtype == torch.float64
             self.targets.append(Target(flat_bytes(t), weight, output, wide))
 
     def of(self, run: Run) -> Target:
-        if run.tensor is None:  # m or counts in fp64, which holds both exactly; `scatter` rounds them
-            self.values = torch.empty_like(run.score)
+        if run.tensor is None:  # m or counts in fp64, which holds both exactly; -1 where nothing is written
+            self.values = torch.full_like(run.score, -1.0)
             return Target(self.values, self.values, M if self.targets[0].output in (M, WEIGHTS) else COUNTS, True)
         return self._slice(run.tensor, run.skip, run.skip + run.numel)
 

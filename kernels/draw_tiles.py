@@ -20,7 +20,7 @@ LANES = 512  # draws made at once
 
 @triton.jit
 def uniform_below(j, live, tile, mass, k0, k1, stream):
-    """r uniform in 0 ... mass - 1 for the draws j, without error: the high word of 64 bits times mass, with rejection."""
+    """r uniform in 0 ... mass - 1 for the draws j, without error: the high word of u mass, with rejection."""
     m = mass.to(tl.uint64)
     modulus = (tl.zeros([], tl.uint64) - m) % m  # 2^64 mod mass
     r = tl.zeros(j.shape, tl.int64)
