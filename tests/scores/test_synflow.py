@@ -336,7 +336,7 @@ def test_bad_input_is_named():
         ours(Pair(3, 2), torch.ones(1, 3))
     with pytest.raises(ValueError, match="synflow: batches must hold at least one sample"):
         SynFlow().score(nn.Linear(3, 2), [])
-    with pytest.raises(ValueError, match="synflow: model must hold an nn.Linear or nn.Conv2d, got ReLU with none"):
+    with pytest.raises(ValueError, match=r"synflow: model must hold an nn\.Linear or nn\.Conv2d, got ReLU with none"):
         ours(nn.ReLU(), torch.ones(1, 3))
 
 
