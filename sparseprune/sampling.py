@@ -251,7 +251,8 @@ def top_k(
     Args: as in `multinomial`; the scores may be negative or zero. 1 <= k <= number of elements.
     Returns: bool masks, the weights with the rest set to 0, or ascending flat indices.
     Raises: ValueError naming tensor, flat index and value for a NaN or infinite score.
-    Cost: 4 to 5 reads of the scores (6 to 7 in fp64) and 1 write; no sort, no concatenation; O(numel / 4096) memory.
+    Cost: about 3 reads of the scores and 1 write, a few more for short or awkward vectors; no sort, no concatenation;
+        O(numel / 4096) memory.
     """
     who = "top_k"
     vector = _Vector.of(who, scores, transform, factor)
