@@ -65,7 +65,9 @@ def published(model: nn.Module, density: float) -> dict[str, Tensor]:
             for name, entry in net.state_dict().items():
                 entry.mul_(signs[name])
         flat = torch.cat([s.flatten() for s in scores.values()])
-        k = int((1 - density ** (t / ITERATIONS)) * flat.numel())
+        # The published count is int((1 - d) N), at times one weight off ours, and over the iterations one weight can
+        # decide the fate of a channel: equal counts, so that equal masks mean equal scores.
+        k = flat.numel() - round(density ** (t / ITERATIONS) * flat.numel())
         if k >= 1:
             threshold = torch.kthvalue(flat, k).values
             for name, layer in layers.items():
