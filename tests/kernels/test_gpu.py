@@ -67,8 +67,8 @@ def test_multinomial_of_a_list_with_factors(make, same, poison, output, transfor
     fixed = {"counts": torch.int32, "bool": torch.bool}
     dtypes = [fixed.get(output, torch.float32 if output == "m" else w.dtype) for w in weights]
     both(
-        sketch_multinomial, same, scores, dtypes, factors=factors, weights=weights, poison=poison, draws=3 << 17, seed=1,
-        stream=(1 << 32) - 1, transform=transform, output=OUTPUTS[output],
+        sketch_multinomial, same, scores, dtypes, factors=factors, weights=weights, poison=poison, draws=3 << 17,
+        seed=1, stream=(1 << 32) - 1, transform=transform, output=OUTPUTS[output],
     )  # fmt: skip
 
 
