@@ -5,6 +5,7 @@ unless SPARSEPRUNE_REQUIRE_EXT=1.
 """
 
 import os
+import platform
 import sys
 from pathlib import Path
 
@@ -22,6 +23,7 @@ COMPILE_ARGS = [
     "-ffp-contract=off",
     "-fvisibility=hidden",
     "-Wall",
+    *(["-mprefer-vector-width=512"] if platform.machine() == "x86_64" else []),
     "-DPy_LIMITED_API=0x030A0000",
     "-DTORCH_TARGET_VERSION=0x020b000000000000",
 ]

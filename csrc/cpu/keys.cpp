@@ -8,7 +8,6 @@
 namespace sparseprune {
 namespace {
 
-constexpr int HISTOGRAMS = 4;  // in turn: neighbours often share a bin, and an increment waits for the one before it
 constexpr int GROUP = 64;
 
 struct Scratch {
@@ -70,48 +69,43 @@ int compact(uint32_t* digit, const uint8_t* match, int n) {
   return kept;
 }
 
-void count_digits(const uint32_t* digit, int n, int32_t* counts, int64_t bins) {
-  int i = 0;
-  for (; i + HISTOGRAMS <= n; i += HISTOGRAMS) {
-    for (int h = 0; h < HISTOGRAMS; ++h) ++counts[h * bins + digit[i + h]];
-  }
-  for (; i < n; ++i) ++counts[digit[i]];
+// Several histograms in turn: neighbours often share a bin, and an increment waits for the one before it.
+void count_digits(const uint32_t* digit, int n, int32_t* counts, int64_t bins, int histograms) {
+  for (int i = 0; i < n; ++i) ++counts[(i & (histograms - 1)) * bins + digit[i]];
 }
 
-CLONES int64_t count_ties(const double* v, int n, int shift, int64_t threshold) {
-  int64_t ties = 0;
-  for (int i = 0; i < n; ++i) ties += (order_key(v[i]) >> shift) == threshold;
-  return ties;
-}
-
-// Keep keys above the threshold, and all of its ties or none.
+// Keep keys above the threshold, and all of its ties or none; returns the ties among the first n.
 template <class T>
-inline void mark_as(const double* v, int shift, int64_t threshold, bool ties, T* keep) {
-  for (int i = 0; i < TILE; ++i) {
+inline int64_t mark_as(const double* v, int n, int shift, int64_t threshold, bool ties, T* keep) {
+  int64_t found = 0;
+  for (int i = 0; i < n; ++i) {
     const int64_t key = order_key(v[i]) >> shift;
+    found += key == threshold;
     keep[i] = static_cast<T>((key > threshold) | (ties & (key == threshold)));
   }
+  return found;
 }
-CLONES void mark(const double* v, int shift, int64_t threshold, bool ties, int32_t* keep) {
-  mark_as(v, shift, threshold, ties, keep);
+CLONES int64_t mark(const double* v, int n, int shift, int64_t threshold, bool ties, int32_t* keep) {
+  return mark_as(v, n, shift, threshold, ties, keep);
 }
-CLONES void mark(const double* v, int shift, int64_t threshold, bool ties, double* keep) {
-  mark_as(v, shift, threshold, ties, keep);
+CLONES int64_t mark(const double* v, int n, int shift, int64_t threshold, bool ties, double* keep) {
+  return mark_as(v, n, shift, threshold, ties, keep);
 }
 
 // Only the first `quota` ties of the tile stay.
 template <class T>
-void drop_ties(const double* v, int shift, int64_t threshold, int64_t quota, T* keep) {
+void drop_ties(const double* v, int n, int shift, int64_t threshold, int64_t quota, T* keep) {
   int64_t seen = 0;
-  for (int i = 0; i < TILE; ++i) {
+  for (int i = 0; i < n; ++i) {
     if ((order_key(v[i]) >> shift) == threshold && ++seen > quota) keep[i] = 0;
   }
 }
 
 template <class T>
-void mark_tile(const double* v, int shift, int64_t threshold, int64_t quota, T* keep) {
-  mark(v, shift, threshold, quota > 0, keep);
-  if (quota > 0 && quota < TILE) drop_ties(v, shift, threshold, quota, keep);
+int64_t mark_tile(const double* v, int n, int shift, int64_t threshold, int64_t quota, T* keep) {
+  const int64_t ties = mark(v, n, shift, threshold, quota > 0, keep);
+  if (quota > 0 && quota < ties) drop_ties(v, n, shift, threshold, quota, keep);
+  return ties;
 }
 
 Tensor key_histogram_cpu(std::vector<Tensor> scores, std::vector<Tensor> factors, int64_t transform, int64_t low,
@@ -119,17 +113,18 @@ Tensor key_histogram_cpu(std::vector<Tensor> scores, std::vector<Tensor> factors
   const Vector vector(scores, factors, transform);
   const Window window{low, static_cast<int>(shift), static_cast<int>(bits)};
   const int64_t bins = int64_t{1} << bits;
+  const int histograms = bits <= 12 ? 4 : 1;
   Tensor result = torch::stable::new_zeros(scores[0], {bins + 2}, ScalarType::Long);
   auto* total = static_cast<int64_t*>(result.data_ptr());
   std::mutex adding;
   torch::stable::parallel_for(0, (vector.tiles() + step - 1) / step, 4, [&](int64_t begin, int64_t end) {
     const ExactSubnormals exact;
     const auto t = std::make_unique_for_overwrite<Scratch>();
-    std::vector<int32_t> counts(HISTOGRAMS * bins);
+    std::vector<int32_t> counts(histograms * bins);
     Outside outside;
     const auto add = [&] {
       const std::lock_guard<std::mutex> lock(adding);
-      for (int64_t i = 0; i < HISTOGRAMS * bins; ++i) total[i % bins] += counts[i];
+      for (int64_t i = 0; i < histograms * bins; ++i) total[i % bins] += counts[i];
       std::fill(counts.begin(), counts.end(), 0);
     };
     for (int64_t i = begin; i < end; ++i) {
@@ -140,7 +135,7 @@ Tensor key_histogram_cpu(std::vector<Tensor> scores, std::vector<Tensor> factors
       const Outside o = place(t->v, window, t->digit, t->match);
       outside.above += o.above;
       outside.bad += o.bad;
-      count_digits(t->digit, compact(t->digit, t->match, n), counts.data(), bins);
+      count_digits(t->digit, compact(t->digit, t->match, n), counts.data(), bins, histograms);
       if ((i - begin) % (1 << 18) == (1 << 18) - 1) add();  // before an int32 could overflow
     }
     add();
@@ -161,12 +156,9 @@ Tensor key_mark_cpu(std::vector<Tensor> scores, std::vector<Tensor> factors, int
     ties[b] = 0;
     if (limit[b] < 0) return;
     vector.load(b, t.v);
-    ties[b] = count_ties(t.v, vector.count(b), static_cast<int>(shift), threshold);
-    if (output == WEIGHTS) {
-      mark_tile(t.v, static_cast<int>(shift), threshold, limit[b], t.m);
-    } else {
-      mark_tile(t.v, static_cast<int>(shift), threshold, limit[b], t.keep);
-    }
+    const int n = vector.count(b), down = static_cast<int>(shift);
+    ties[b] = output == WEIGHTS ? mark_tile(t.v, n, down, threshold, limit[b], t.m)
+                                : mark_tile(t.v, n, down, threshold, limit[b], t.keep);
     vector.store(b, static_cast<Output>(output), t.m, t.keep);
   });
   return result;

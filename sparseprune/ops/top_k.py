@@ -13,8 +13,8 @@ from . import _library  # noqa: F401  (registers torch.ops.sparseprune)
 from .reference import SQUARE, TILE
 
 LOWEST = -(1 << 63)
-BITS = 12  # of a histogram
-STEP, ENOUGH = 32, 1024  # the sample: every STEP-th tile, where there are at least ENOUGH tiles
+FIRST, NEXT, WIDE = 12, 14, 16  # bits of the histograms: of everything, inside a bin, of the window that a sample guesses
+STEP, ENOUGH = 16, 1024  # the sample: every STEP-th tile, where there are at least ENOUGH tiles
 
 Count = Callable[[int, int, int], Tensor]  # low, shift, bits -> histogram
 
@@ -34,25 +34,23 @@ class Bin(NamedTuple):
 
 def find_bin(histogram: Tensor, rank: int, low: int, shift: int) -> Bin | None:
     """The bin that holds the rank-th largest key; None if it lies above or below all bins."""
-    *bins, above, bad = histogram.tolist()
+    bins, (above, bad) = histogram[:-2], histogram[-2:].tolist()
     if bad:
         raise NotFinite("a score is NaN or infinite")
-    need = rank - above
-    if need < 1:
+    reach = bins.flip(0).cumsum(0)  # keys in this bin of the window and in those above it
+    if not above < rank <= above + int(reach[-1]):
         return None
-    for digit in range(len(bins) - 1, -1, -1):
-        if need <= bins[digit]:
-            return Bin(low + (digit << shift), shift, need, bins[digit])
-        need -= bins[digit]
-    return None
+    place = int(torch.searchsorted(reach, rank - above))
+    size = int(bins[len(bins) - 1 - place])
+    return Bin(low + ((len(bins) - 1 - place) << shift), shift, rank - above - int(reach[place]) + size, size)
 
 
 def refine(count: Count, found: Bin | None, rank: int, end: int) -> Bin:
     """Narrow a bin (None: everything) until its keys agree in all bits from `end` up, or all of them are needed."""
-    found = found or find_bin(count(LOWEST, 64 - BITS, BITS), rank, LOWEST, 64 - BITS)
+    found = found or find_bin(count(LOWEST, 64 - FIRST, FIRST), rank, LOWEST, 64 - FIRST)
     assert found is not None  # the first histogram covers every key
     while found.shift > end and found.need < found.size:
-        bits = min(BITS, found.shift - end)
+        bits = min(NEXT, found.shift - end)
         shift = found.shift - bits
         found = find_bin(count(found.low, shift, bits), rank, found.low, shift)
         assert found is not None
@@ -60,20 +58,22 @@ def refine(count: Count, found: Bin | None, rank: int, end: int) -> Bin:
 
 
 def window(sampled: Count, numel: int, k: int, end: int) -> tuple[int, int] | None:
-    """A guess (low, shift) of a histogram that holds the k-th largest key, from a sample: +- 4 standard deviations."""
-    whole = sampled(LOWEST, 64 - BITS, BITS)
+    """A guess (low, shift) of a histogram that holds the k-th largest key, from a sample: +- 2.5 standard deviations."""
+    whole = sampled(LOWEST, 64 - FIRST, FIRST)
     size = int(whole[:-1].sum())
     middle = k * size / numel
-    slack = 4.0 * math.sqrt(max(1.0, middle * (1.0 - middle / size)))
+    slack = 2.5 * math.sqrt(max(1.0, middle * (1.0 - middle / size)))
     ends = []
     for rank in (math.floor(middle - slack), math.ceil(middle + slack)):
         if not 1 <= rank <= size:
             return None
-        coarse = find_bin(whole, rank, LOWEST, 64 - BITS)
+        coarse = find_bin(whole, rank, LOWEST, 64 - FIRST)
         assert coarse is not None
-        ends.append(refine(sampled, coarse, rank, max(end, 64 - 2 * BITS)))
+        ends.append(refine(sampled, coarse, rank, max(end, 64 - FIRST - NEXT)))
     top, bottom = ends[0].low + (1 << ends[0].shift), ends[1].low
-    shift = max(end, (top - bottom - 1).bit_length() - BITS + 1)
+    shift = end
+    while ((top - 1) >> shift) - (bottom >> shift) >= 1 << WIDE:
+        shift += 1
     return (bottom >> shift) << shift, shift
 
 
@@ -83,7 +83,7 @@ def threshold(count: Callable[[int, int, int, int], Tensor], numel: int, k: int,
     if numel >= ENOUGH * TILE:
         guess = window(lambda low, shift, bits: count(low, shift, bits, STEP), numel, k, end)
         if guess is not None:
-            found = find_bin(count(*guess, BITS, 1), k, *guess)
+            found = find_bin(count(*guess, WIDE, 1), k, *guess)
     return refine(lambda low, shift, bits: count(low, shift, bits, 1), found, k, end)
 
 

@@ -1,0 +1,1 @@
+"""Side-by-side timings. Benchmarks measure; tests never time."""

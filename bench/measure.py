@@ -1,0 +1,102 @@
+"""The one way to time: warm up, alternate ours and the peer, synchronise, report medians, quantiles and a ratio."""
+
+from __future__ import annotations
+
+import platform
+import resource
+import statistics
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+Row = dict[str, Any]
+
+
+def seconds(call: Callable[[], Any]) -> float:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    start = time.perf_counter()
+    call()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def quantiles(times: list[float]) -> dict[str, float]:
+    ordered = sorted(times)
+    last = len(ordered) - 1
+    return {
+        "median_ms": round(1e3 * statistics.median(ordered), 4),
+        "q10_ms": round(1e3 * ordered[round(0.1 * last)], 4),
+        "q90_ms": round(1e3 * ordered[round(0.9 * last)], 4),
+        "runs": len(ordered),
+    }
+
+
+def side_by_side(
+    op: str,
+    case: str,
+    ours: Callable[[], Any],
+    peers: dict[str, Callable[[], Any]],
+    correct: Callable[[], bool],
+    repeats: int = 7,
+) -> list[Row]:
+    """One row a peer: ours and all peers in turn, `repeats` times after one warm-up. No ratio unless `correct()` holds."""
+    ours()
+    for peer in peers.values():
+        peer()
+    times: dict[str, list[float]] = {name: [] for name in ("ours", *peers)}
+    for _ in range(repeats):
+        times["ours"].append(seconds(ours))
+        for name, peer in peers.items():
+            times[name].append(seconds(peer))
+    agrees = bool(correct())
+    mine = quantiles(times["ours"])
+    rows = []
+    for name in peers:
+        theirs = quantiles(times[name])
+        ratio = round(theirs["median_ms"] / mine["median_ms"], 2) if agrees else None
+        rows.append(
+            {"op": op, "case": case, "peer": name, "ours": mine, "theirs": theirs, "ratio": ratio, "agrees": agrees}
+        )
+    return rows
+
+
+def peak_extra_kib(call: Callable[[], Any]) -> int:
+    """How much one call raised this process's peak resident memory (0 if it stayed below an earlier peak)."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    call()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+
+
+def _output(*command: str) -> str:
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def environment() -> Row:
+    """Device, versions and commit: what a number means nothing without."""
+    info = Path("/proc/cpuinfo")
+    models = (
+        [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+        if info.exists()
+        else []
+    )
+    triton = _output("python3", "-c", "import triton; print(triton.__version__)") if torch.cuda.is_available() else None
+    return {
+        "cpu": models[0] if models else platform.processor(),
+        "cores": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "torch": torch.__version__,
+        "triton": triton,
+        "python": platform.python_version(),
+        "commit": _output("git", "rev-parse", "--short", "HEAD"),
+        "dirty": bool(_output("git", "status", "--porcelain")),
+        "date": time.strftime("%Y-%m-%d"),
+    }

@@ -1,0 +1,54 @@
+"""All side-by-side timings on this machine: a table, and one JSON file under bench/results.
+
+python -m bench.run [--only sampler synflow] [--repeats 7] [--out bench/results/NAME.json]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from pathlib import Path
+
+from . import sampler, synflow
+from .measure import Row, environment
+
+SUITES = {"sampler": sampler.rows, "synflow": synflow.rows}
+RESULTS = Path(__file__).parent / "results"
+
+
+def table(rows: list[Row]) -> str:
+    lines = [f"{'op':20} {'ours ms':>10} {'peer ms':>10} {'ratio':>8}  peer, case"]
+    for row in rows:
+        ratio = f"{row['ratio']:.1f}x" if row["ratio"] is not None else "WRONG"
+        lines.append(
+            f"{row['op']:20} {row['ours']['median_ms']:10.2f} {row['theirs']['median_ms']:10.2f} {ratio:>8}"
+            f"  {row['peer']}; {row['case']}"
+        )
+    return "\n".join(lines)
+
+
+def save(rows: list[Row], out: Path | None) -> Path:
+    about = environment()
+    name = re.sub(r"[^a-z0-9]+", "-", (about["gpu"] or about["cpu"]).lower()).strip("-")
+    out = out or RESULTS / f"{name}-{about['cores']}-threads.json"
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps({"environment": about, "rows": rows}, indent=1) + "\n")
+    return out
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", nargs="+", choices=SUITES, default=list(SUITES))
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--out", type=Path)
+    arguments = parser.parse_args()
+    rows = [row for name in arguments.only for row in SUITES[name](arguments.repeats)]
+    print(table(rows))
+    print(f"written to {save(rows, arguments.out)}")
+    if not all(row["agrees"] for row in rows):
+        raise SystemExit("a correctness check failed: no ratio is given for it")
+
+
+if __name__ == "__main__":
+    main()
