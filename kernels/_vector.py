@@ -28,7 +28,8 @@ def launch(kernel: Any, programs: int, *args: Any, num_warps: int = 8, **options
         kernel[(programs,)](*args, **options, num_warps=num_warps, enable_fp_fusion=False)
 
 
-@triton.jit(do_not_specialize=["skip", "numel", "period"])
+# Only `numel` may be specialised by Triton: a multiple of 16 lets whole vectors be loaded and stored.
+@triton.jit(do_not_specialize=["skip", "period"])
 def gather_kernel(
     score, factor, skip, numel, period, patch, TRANSFORM: tl.constexpr, FACTORED: tl.constexpr, SIZE: tl.constexpr
 ):
@@ -38,7 +39,7 @@ def gather_kernel(
     tl.store(patch + at, v, mask=live)
 
 
-@triton.jit(do_not_specialize=["numel"])
+@triton.jit
 def scatter_kernel(values, weight, out, numel, OUTPUT: tl.constexpr, WIDE: tl.constexpr, SIZE: tl.constexpr):
     at = tl.program_id(0).to(tl.int64) * SIZE + tl.arange(0, SIZE)
     value = tl.load(values + at, mask=at < numel, other=-1.0)

@@ -62,7 +62,7 @@ def tile_counts(q, n, tile, sums, counts, k0, k1, stream, LANES: tl.constexpr):
     return tl.atomic_and(counts + lane, 0, sem="relaxed")  # read and clear where the counts were made
 
 
-@triton.jit(do_not_specialize=["first", "skip", "numel", "period", "rows", "k0", "k1", "stream"])
+@triton.jit(do_not_specialize=["first", "skip", "period", "rows", "k0", "k1", "stream"])
 def draw_tiles_kernel(
     score, factor, listed, first, skip, numel, period, exponents, scales, draws, weight, out, sums, counts,
     rows, k0, k1, stream,
@@ -113,6 +113,6 @@ def draw_tiles(
         launch(
             draw_tiles_kernel, min(programs, run.tiles), *run.inputs, exponents, scales, draws,
             target.weight, target.out, sums, counts, run.tiles, *key(seed), *words(stream),
-            LANES=LANES, **run.options, **target.options,
+            LANES=LANES, num_warps=16, **run.options, **target.options,
         )  # fmt: skip
     outputs.scatter()

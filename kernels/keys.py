@@ -23,7 +23,7 @@ def order_keys(v):
     return tl.where(bits < 0, bits ^ 0x7FFFFFFFFFFFFFFF, bits)
 
 
-@triton.jit(do_not_specialize=["first", "skip", "numel", "period", "low", "shift", "bins", "step", "copies"])
+@triton.jit(do_not_specialize=["first", "skip", "period", "low", "shift", "bins", "step", "copies"])
 def key_histogram_kernel(
     score, factor, listed, first, skip, numel, period, histogram, low, shift, bins, step, copies,
     TRANSFORM: tl.constexpr, FACTORED: tl.constexpr, LISTED: tl.constexpr,
@@ -47,7 +47,7 @@ def key_histogram_kernel(
         tl.atomic_add(counters + bins + 1, bad, mask=bad > 0, sem="relaxed")
 
 
-@triton.jit(do_not_specialize=["first", "skip", "numel", "period", "threshold", "shift"])
+@triton.jit(do_not_specialize=["first", "skip", "period", "threshold", "shift"])
 def key_mark_kernel(
     score, factor, listed, first, skip, numel, period, quota, weight, out, ties, threshold, shift,
     TRANSFORM: tl.constexpr, FACTORED: tl.constexpr, LISTED: tl.constexpr, OUTPUT: tl.constexpr, WIDE: tl.constexpr,

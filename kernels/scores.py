@@ -13,7 +13,7 @@ from ._vector import Vector, launch
 NONE = (1 << 63) - 1
 
 
-@triton.jit(do_not_specialize=["first", "skip", "numel", "period"])
+@triton.jit(do_not_specialize=["first", "skip", "period"])
 def score_tiles_kernel(
     score, factor, listed, first, skip, numel, period, exponents, masses, bad,
     TRANSFORM: tl.constexpr, FACTORED: tl.constexpr, LISTED: tl.constexpr,

@@ -37,14 +37,9 @@ FUSED = {
 PATCH = {**PLAIN, "score": "*fp64", "factor": "*fp64", "LISTED": True}
 KEY = {"k0": "i32", "k1": "i32", "stream": "i32"}
 DRAWS = {
-    "exponents": "*i32",
-    "scales": "*fp64",
-    "draws": "*i64",
-    "sums": "*i64",
-    "counts": "*i32",
-    "rows": "i32",
-    **KEY,
-}
+    "exponents": "*i32", "scales": "*fp64", "draws": "*i64", "sums": "*i64", "counts": "*i32", "rows": "i32", **KEY,
+    "LANES": 512, "num_warps": 16,
+}  # fmt: skip
 TILES = {"exponents": "*i32", "masses": "*i64", "bad": "*i64"}
 HISTOGRAM = {"histogram": "*i64", "low": "i64", "shift": "i32", "bins": "i32", "step": "i32", "copies": "i32"}
 MARK = {"quota": "*i64", "ties": "*i64", "threshold": "i64", "shift": "i32"}
@@ -64,8 +59,8 @@ KERNELS = [
         "draws": "*i64", "ends": "*i64", "whole": "*i64", "parts": "*i64", "below": "*i64", "level": "i32", **KEY,
         "num_warps": 1,
     }),
-    ("draw_tiles", "draw_tiles_kernel", {**FUSED, **DRAWS, "LANES": 512, **written("*bf16", "*bf16", 2)}),
-    ("draw_tiles", "draw_tiles_kernel", {**PATCH, **DRAWS, "LANES": 512, **written("*fp64", "*fp64", 0, True)}),
+    ("draw_tiles", "draw_tiles_kernel", {**FUSED, **DRAWS, **written("*bf16", "*bf16", 2)}),
+    ("draw_tiles", "draw_tiles_kernel", {**PATCH, **DRAWS, **written("*fp64", "*fp64", 0, True)}),
     ("keys", "key_histogram_kernel", {**FUSED, **HISTOGRAM}),
     ("keys", "key_mark_kernel", {**PLAIN, **MARK, **written("*fp16", "*fp16", 2)}),
 ]  # fmt: skip
@@ -87,8 +82,10 @@ def compiled(triton, target, module, name, arguments, fusion=False):
     kinds = {arg: arguments[arg] for arg in kernel.arg_names}
     signature = {arg: kind if isinstance(kind, str) else "constexpr" for arg, kind in kinds.items()}
     constants = {(i,): kind for i, kind in enumerate(kinds.values()) if not isinstance(kind, str)}
-    aligned = {(i,): [["tt.divisibility", 16]] for i, kind in enumerate(kinds.values()) if str(kind).startswith("*")}
-    source = ASTSource(kernel, signature, constexprs=constants, attrs=aligned)
+    aligned = [i for i, (arg, kind) in enumerate(kinds.items()) if str(kind).startswith("*") or arg == "numel"]
+    source = ASTSource(
+        kernel, signature, constexprs=constants, attrs={(i,): [["tt.divisibility", 16]] for i in aligned}
+    )
     options = {"num_warps": arguments.get("num_warps", 8), "enable_fp_fusion": fusion}
     return triton.compile(source, target=GPUTarget(*TARGETS[target]), options=options).asm
 
