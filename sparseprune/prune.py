@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -98,14 +99,20 @@ def prune(
                 work, batches(t), loss=loss or F.cross_entropy, masks=masks, seed=_derived(seed, 0, t), train=train
             )
             ranked = {name: raw[name] for name in names}
-            _check_finite(scorer.name, ranked)
+            if t == steps:  # before that the hard threshold looks, in the pass it makes anyway
+                _check_finite(scorer.name, ranked)
             kept = _counts(
                 shapes, SCHEDULES[schedule](density, t / steps) if t < steps else density, scope, distribution
             )
             if t < steps or isinstance(selector, select_.Threshold):
-                masks = _threshold(ranked, kept, masks)
+                try:
+                    masks = _threshold(ranked, kept, masks)
+                except ValueError:
+                    _check_finite(scorer.name, ranked)
+                    raise
             else:
                 masks = selector.select(ranked, kept, seed=_derived(seed, 1, t))
+            del raw, ranked  # half of the peak memory, while the next scores are made
             report(t)
     assert masks is not None  # steps >= 1
     groups = {name: getattr(owners[0], "groups", 1) for name, owners in found.items()}
@@ -117,7 +124,7 @@ def _threshold(
 ) -> dict[str, Tensor]:
     """Select by rank; a pruned weight of score zero must not pass one that is still there (ties, or signed scores)."""
     chosen = select_.Threshold().select(scores, kept)
-    if masks is None or not any(bool((chosen[name] > masks[name]).any()) for name in chosen):
+    if masks is None or all(torch.equal(chosen[name] & masks[name], chosen[name]) for name in chosen):
         return chosen
     floor = 2 * min(float(s.min()) for s in scores.values()) - 1
     last = {name: s.masked_fill((s == 0) & ~masks[name], floor) for name, s in scores.items()}
