@@ -221,12 +221,14 @@ def test_scores_of_one_element() -> None:
 NAN, INF = float("nan"), float("inf")
 
 
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("value", [NAN, INF, -INF, -1.5])
+@pytest.mark.parametrize(
+    ("method", "value"),
+    [
+        (m, v) for m in METHODS for v in (NAN, INF, -INF, -1.5) if m != "top_k" or v != -1.5
+    ],  # -1.5 has its place in order
+)
 @pytest.mark.parametrize("listed", [False, True])
 def test_a_bad_score_is_named_and_nothing_is_written(method, value, listed) -> None:
-    if method == "top_k" and value == -1.5:
-        return  # any finite number has its place in an order
     scores = [torch.ones(4, 1100), torch.ones(30, 200)]
     scores[1][7, 3] = value
     scores[1][9, 9] = NAN  # only the first is named
@@ -309,10 +311,10 @@ def test_bad_arguments(method, options, text) -> None:
             lambda: sampling.multinomial(TEN, 2**31, seed=0),
             "multinomial: draws must be an integer in [1, 2147483647], got ",
         ),
-        (lambda: sampling.multinomial(TEN, 2.0, seed=0), "multinomial: draws must be an integer"),  # pyright: ignore
+        (lambda: sampling.multinomial(TEN, 2.0, seed=0), "multinomial: draws must be an integer"),
         (lambda: sampling.multinomial(TEN, True, seed=0), "multinomial: draws must be an integer"),
-        (lambda: sampling.multinomial(TEN, 5, seed=0.5), "multinomial: seed must be an integer, got 0.5"),  # pyright: ignore
-        (lambda: sampling.priority(TEN, 5, seed="a"), "priority: seed must be an integer, got 'a'"),  # pyright: ignore
+        (lambda: sampling.multinomial(TEN, 5, seed=0.5), "multinomial: seed must be an integer, got 0.5"),
+        (lambda: sampling.priority(TEN, 5, seed="a"), "priority: seed must be an integer, got 'a'"),
         (lambda: sampling.multinomial(TEN, 5, seed=0, stream=2**32), "multinomial: stream must be an integer in [0, "),
         (lambda: sampling.priority(TEN, 5, seed=0, stream=-1), "priority: stream must be an integer in [0, "),
         (lambda: sampling.top_k(TEN, 11), "top_k: k must be an integer in [1, 10], got 11"),
@@ -348,7 +350,7 @@ def test_bad_arguments(method, options, text) -> None:
             "multinomial: out must be contiguous torch.float64, got torch.float32 with strides (5, 1)",
         ),
     ],
-    ids=str,
+    ids=lambda value: value[:50] if isinstance(value, str) else "",
 )
 def test_bad_numbers(call, text) -> None:
     with pytest.raises(ValueError) as error:

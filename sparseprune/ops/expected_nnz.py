@@ -53,6 +53,8 @@ def draws_for_nnz(scores: list[Tensor], factors: list[Tensor], transform: int, n
             f"nnz must be at most what draws with replacement can reach: {positive} scores are positive and "
             f"2^31 - 1 draws keep {reach:.6g} of them on average, got {nnz}"
         )
+    if nnz == 1:  # one draw keeps exactly one element; the sum says so only up to its rounding
+        return 1
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (low, middle) if expected_nnz(n, p, middle) >= nnz else (middle, high)

@@ -13,7 +13,7 @@ from . import _library  # noqa: F401  (registers torch.ops.sparseprune)
 from .reference import SQUARE, TILE
 
 LOWEST = -(1 << 63)
-FIRST, NEXT, WIDE = 12, 14, 16  # bits of the histograms: of everything, inside a bin, of the window that a sample guesses
+FIRST, NEXT, WIDE = 12, 14, 16  # bits of the histograms: of everything, inside a bin, of the guessed window
 STEP, ENOUGH = 16, 1024  # the sample: every STEP-th tile, where there are at least ENOUGH tiles
 
 Count = Callable[[int, int, int], Tensor]  # low, shift, bits -> histogram
@@ -58,7 +58,7 @@ def refine(count: Count, found: Bin | None, rank: int, end: int) -> Bin:
 
 
 def window(sampled: Count, numel: int, k: int, end: int) -> tuple[int, int] | None:
-    """A guess (low, shift) of a histogram that holds the k-th largest key, from a sample: +- 2.5 standard deviations."""
+    """A guess (low, shift) of a histogram that holds the k-th largest key, from a sample: +- 2.5 deviations."""
     whole = sampled(LOWEST, 64 - FIRST, FIRST)
     size = int(whole[:-1].sum())
     middle = k * size / numel

@@ -93,13 +93,7 @@ def results(device: str) -> dict[str, str | int]:
 
 @pytest.fixture(
     scope="module",
-    params=[
-        "cpu",
-        pytest.param(
-            "cuda",
-            marks=[pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")],
-        ),
-    ],
+    params=["cpu", *([pytest.param("cuda", marks=pytest.mark.gpu)] if torch.cuda.is_available() else [])],
 )
 def found(request: pytest.FixtureRequest) -> dict[str, str | int]:
     return results(request.param)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from sparseprune import sampling
+from sparseprune.ops.top_k import ENOUGH, STEP
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
@@ -98,15 +99,14 @@ def test_control_dropping_the_tie_rule_is_rejected() -> None:
 
 
 # ---------------------------------------------------------------- long vectors: a sample of tiles guesses the threshold
-LONG = 1100 * 4096 + 123
-SAMPLED = 32  # every 32nd tile
+LONG = (ENOUGH + 76) * 4096 + 123
 
 
 def tiled(sampled: float, others: float) -> Tensor:
-    """Uniform scores whose every 32nd tile is scaled otherwise: the sample knows nothing of the rest."""
+    """Uniform scores whose sampled tiles are scaled otherwise: the sample knows nothing of the rest."""
     scores = torch.rand(LONG, generator=torch.Generator().manual_seed(3))
     tile = torch.arange(LONG) // 4096
-    return scores * torch.where(tile % SAMPLED == 0, sampled, others)
+    return scores * torch.where(tile % STEP == 0, sampled, others)
 
 
 LONG_VECTORS = {
@@ -132,7 +132,7 @@ def test_a_sample_that_misleads_costs_time_only(name) -> None:
         assert torch.equal(sampling.top_k(scores, k), expected)
 
 
-@pytest.mark.parametrize("tile", [0, 31, 32, 1100])
+@pytest.mark.parametrize("tile", [0, STEP - 1, STEP, ENOUGH + 76])
 def test_a_bad_score_is_found_in_and_out_of_the_sample(tile) -> None:
     scores = torch.ones(LONG)
     scores[tile * 4096 + 7] = float("nan")
