@@ -13,7 +13,7 @@ from torch import Tensor
 from ._elements import TILE, read, tile_number, write
 from ._vector import Outputs, Vector, launch
 
-COPIES = 64  # of the histogram, so that programs seldom meet at one counter
+COUNTERS = 1 << 18  # in all copies of a histogram, so that programs seldom meet at one of them
 
 
 @triton.jit
@@ -35,13 +35,16 @@ def key_histogram_kernel(
         v = read(score, factor, at, live, skip.to(tl.int64), period.to(tl.int64), TRANSFORM, FACTORED)
         key = order_keys(v)
         offset = (key - low).to(tl.uint64, bitcast=True) >> shift.to(tl.uint64)
-        inside = offset < bins.to(tl.uint64)
         reached = live & (key >= low)
-        counters = histogram + (row % copies) * (bins + 2)
-        tl.atomic_add(
-            counters + offset.to(tl.int64), tl.full([TILE], 1, tl.int64), mask=reached & inside, sem="relaxed"
-        )
+        inside = reached & (offset < bins.to(tl.uint64))
+        slot = tl.where(inside, offset.to(tl.int64), bins)
+        lowest = tl.min(slot, axis=0)  # zeros and other ties meet here: one addition for all of them
+        common = inside & (slot == lowest)
+        ties = tl.sum(common.to(tl.int64), axis=0)
         above = tl.sum((reached & ~inside).to(tl.int64), axis=0)
+        counters = histogram + ((row // step) % copies) * (bins + 2)
+        tl.atomic_add(counters + slot, tl.full([TILE], 1, tl.int64), mask=inside & ~common, sem="relaxed")
+        tl.atomic_add(counters + lowest, ties, mask=ties > 0, sem="relaxed")
         bad = tl.sum((live & ~(tl.abs(v) < float("inf"))).to(tl.int64), axis=0)
         tl.atomic_add(counters + bins, above, mask=above > 0, sem="relaxed")
         tl.atomic_add(counters + bins + 1, bad, mask=bad > 0, sem="relaxed")
@@ -74,7 +77,7 @@ def key_histogram(
     int64 [2^bits + 2]: the bins, then the number of keys above them, then that of infinite and NaN values.
     """
     vector = Vector(scores, factors, transform)
-    bins, copies = 1 << bits, min(COPIES, vector.tiles)
+    bins, copies = 1 << bits, max(1, min(COUNTERS >> bits, vector.tiles))
     histogram = scores[0].new_zeros(copies, bins + 2, dtype=torch.int64)
     for run in vector.runs:
         launch(

@@ -35,6 +35,13 @@ def test_histogram_of_lists(kernels, make, same, sizes, step):
     assert int(histogram(kernels, same, scores, some_key(scores) >> 45 << 45, 45, 8, step).sum()) > 0
 
 
+def test_histogram_of_ties(kernels, same):
+    scores = [torch.tensor([0.0, -0.0, 0.0, 3.0, 5.0, -2.0, 3.0] * 1000), torch.ones(5000)]
+    assert int(histogram(kernels, same, scores, LOWEST, 52, 12).max()) >= 5000
+    assert int(histogram(kernels, same, scores, 0, 29, 12)[0]) == 3000
+    assert int(histogram(kernels, same, scores, some_key(scores), 0, 16).max()) >= 2000
+
+
 @pytest.mark.parametrize("shift", [52, 40, 29, 5, 0])
 @pytest.mark.parametrize("transform", TRANSFORMS)
 def test_histogram_of_windows(kernels, make, same, transform, shift):
