@@ -45,7 +45,7 @@ def side_by_side(
     correct: Callable[[], bool],
     repeats: int = 7,
 ) -> list[Row]:
-    """One row a peer: ours and all peers in turn, `repeats` times after one warm-up. No ratio unless `correct()` holds."""
+    """One row a peer: ours and all peers in turn, `repeats` times after a warm-up; no ratio unless `correct()`."""
     ours()
     for peer in peers.values():
         peer()

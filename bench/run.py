@@ -9,6 +9,7 @@ import argparse
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 from . import sampler, synflow
 from .measure import Row, environment
@@ -28,12 +29,12 @@ def table(rows: list[Row]) -> str:
     return "\n".join(lines)
 
 
-def save(rows: list[Row], out: Path | None) -> Path:
+def save(rows: list[Row], out: Path | None, **more: Any) -> Path:
     about = environment()
     name = re.sub(r"[^a-z0-9]+", "-", (about["gpu"] or about["cpu"]).lower()).strip("-")
     out = out or RESULTS / f"{name}-{about['cores']}-threads.json"
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps({"environment": about, "rows": rows}, indent=1) + "\n")
+    out.write_text(json.dumps({"environment": about, **more, "rows": rows}, indent=1) + "\n")
     return out
 
 

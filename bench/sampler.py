@@ -32,7 +32,7 @@ def kthvalue_pipeline(w: Tensor, k: int, out: Tensor) -> None:
 
 
 def law_holds(w: Tensor, draws: int) -> bool:
-    """The draws of GROUPS equal pieces, sorted by score, against their exact shares: all within 6 standard deviations."""
+    """The draws of GROUPS equal pieces, sorted by score, against their exact shares: within 6 standard deviations."""
     counts = sampling.multinomial(w, draws, seed=0, transform="abs", output="counts")
     assert isinstance(counts, Tensor)
     order = w.abs().argsort()

@@ -353,7 +353,7 @@ def priority(
     tau = max((float(rest.max()) for rest in left if rest.numel()), default=0.0)
     writer = reference.FlatWriter(vector.scores, _OUTPUTS[output], w, results)
     for v, mask in zip(values, masks, strict=True):
-        m = torch.where(mask, (tau / v).clamp(min=1.0), 0.0)
+        m = torch.where(mask, (torch.full_like(v, tau) / v).clamp(min=1.0), 0.0)  # a number / v would round twice
         writer.write(mask.to(torch.int64), m)
     return vector.result(results, output)
 

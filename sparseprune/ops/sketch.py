@@ -70,7 +70,8 @@ def sketch_multinomial(
     aligned = align(exponents, masses)
     per_tile = ops.split_draws(aligned, draws, seed, stream)
     f64 = torch.float64
-    scales = (aligned.sum().to(f64) / aligned.to(f64)) * masses.to(f64) / torch.tensor(draws, dtype=f64)
+    total = torch.tensor(draws, dtype=f64, device=masses.device)  # CUDA divides by a CPU scalar inexactly
+    scales = (aligned.sum().to(f64) / aligned.to(f64)) * masses.to(f64) / total
     ops.draw_tiles(scores, factors, transform, exponents, scales, per_tile, seed, stream, output, weights, out)
 
 
