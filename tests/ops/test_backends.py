@@ -141,7 +141,9 @@ def test_draw_tiles(rng, sizes, draws, output) -> None:
     scores = vector(rng, sizes, signed=transform != reference.GIVEN)
     scores[0].view(-1)[:1] = 1.0
     f, w, seed = factors(rng, scores), weights_like(scores, rng), integer(rng, -(1 << 62), 1 << 62)
-    arguments = (scores, f, transform, *table(scores, f, transform, draws, seed), seed, 1, output, w)
+    exponents, scales, per_tile = table(scores, f, transform, draws, seed)
+    exponents += integer(rng, 0, 2) * 30  # half of the time q is 1 or 2, so that r often equals a sum of q
+    arguments = (scores, f, transform, exponents, scales, per_tile, seed, 1, output, w)
     found = outputs(scores, output, rng)
     expected = [t.clone() for t in found]
     OPS.draw_tiles(*arguments, found)

@@ -279,3 +279,14 @@ def test_a_rejected_number_is_drawn_again() -> None:
     sketch_multinomial([score], 517, output=reference.COUNTS, out=[out], **options)
     expected = [random_number(j, 0, 2, int(j == 516), seed, 0) * q * TILE // 2**64 // q for j in range(517)]
     assert torch.equal(out, torch.bincount(torch.tensor(expected), minlength=TILE).to(torch.int32))
+
+
+def test_small_masses_draw_no_zero_at_their_edges() -> None:
+    """With M = 7 every r is an edge: r equal to an inclusive sum belongs to the next positive element."""
+    q = torch.zeros(2, TILE, dtype=torch.int64)
+    q[:, [3, 4, 9, 4095]] = torch.tensor([1, 3, 2, 1])
+    found = reference.draw_in_tiles(q, torch.tensor([400, 300]), torch.tensor([5, 6]), 3, 1)
+    for tile, n, row in zip((5, 6), (400, 300), found, strict=True):
+        r = [random_number(j, tile, 2, 0, 3, 1) * 7 >> 64 for j in range(n)]
+        expected = torch.bincount(torch.tensor([(3, 4, 4, 4, 9, 9, 4095)[x] for x in r]), minlength=TILE)
+        assert torch.equal(row, expected)
