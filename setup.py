@@ -1,6 +1,6 @@
 """Build of sparseprune: pure Python plus one optional C++ extension on torch's stable ABI.
 
-Everything runs without the extension (slower, and `sparseprune doctor` says so): a failed build is reported, not raised,
+Everything runs without the extension (slower, as `sparseprune doctor` says): a failed build is reported, not raised,
 unless SPARSEPRUNE_REQUIRE_EXT=1.
 """
 
@@ -9,7 +9,7 @@ import platform
 import sys
 from pathlib import Path
 
-from setuptools import find_packages, setup
+from setuptools import Extension, find_packages, setup
 from torch.utils.cpp_extension import BuildExtension, CppExtension
 
 ROOT = Path(__file__).parent
@@ -53,7 +53,7 @@ class OptionalBuildExtension(BuildExtension):
             super().copy_extensions_to_source()
 
 
-def extension() -> CppExtension:
+def extension() -> Extension:
     sources = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "csrc").rglob("*.cpp"))
     headers = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "csrc").rglob("*.h"))
     return CppExtension(

@@ -87,13 +87,12 @@ for _name, _schema in SCHEMAS.items():
     _LIBRARY.impl(_name, _on_cuda(_name), "CUDA")
 
 extension_error = _load_extension()
-for _name in SCHEMAS:
-    if not torch._C._dispatch_has_kernel_for_dispatch_key(f"sparseprune::{_name}", "CPU"):
-        _LIBRARY.impl(_name, getattr(reference, _name), "CPU")
+_COMPILED = {name for name in SCHEMAS if torch._C._dispatch_has_kernel_for_dispatch_key(f"sparseprune::{name}", "CPU")}
+for _name in SCHEMAS.keys() - _COMPILED:
+    _LIBRARY.impl(_name, getattr(reference, _name), "CPU")
 
 
 def backends() -> dict[str, dict[str, str]]:
     """Which implementation serves each op: {op: {"cpu": "c++" | "reference", "cuda": "triton" | "reference"}}."""
-    cpu = "c++" if extension_error is None else "reference"
     cuda = "triton" if has_triton() else "reference"
-    return {name: {"cpu": cpu, "cuda": cuda} for name in SCHEMAS}
+    return {name: {"cpu": "c++" if name in _COMPILED else "reference", "cuda": cuda} for name in SCHEMAS}
