@@ -44,16 +44,22 @@ class Vector {
   int64_t tiles() const { return (numel_ + TILE - 1) / TILE; }
   // Elements of tile b; the rest of its TILE places are absent.
   int count(int64_t b) const { return static_cast<int>(std::min<int64_t>(TILE, numel_ - b * TILE)); }
-  // v[0 ... TILE) = the transformed scores of tile b as fp64, -0 as 0, absent elements 0.
-  void load(int64_t b, double* v) const;
+  // Whether fp32 holds every transformed score exactly.
+  bool fits_float() const { return float_; }
+  // v[0 ... TILE) = the transformed scores of tile b, -0 as 0, absent elements 0. V: double, or float where that fits.
+  template <class V>
+  void load(int64_t b, V* v) const;
   // Write tile b: m (or w m) from `m`, or counts or count > 0 from `counts`.
   void store(int64_t b, Output output, const double* m, const int32_t* counts) const;
+  // Write tile b: w keep, or keep as bool.
+  void store_marks(int64_t b, bool weights, const uint8_t* keep) const;
 
  private:
   size_t first_piece(int64_t element) const;
 
   std::vector<Piece> pieces_;
   int64_t transform_;
+  bool float_;
   int64_t numel_ = 0;
 };
 
@@ -62,7 +68,7 @@ template <class Scratch, class F>
 void for_each_tile(int64_t tiles, const F& f) {
   torch::stable::parallel_for(0, tiles, 4, [&](int64_t begin, int64_t end) {
     const ExactSubnormals exact;
-    const auto scratch = std::make_unique_for_overwrite<Scratch>();
+    const std::unique_ptr<Scratch> scratch(new Scratch);  // what it does not initialise itself is not touched here
     for (int64_t b = begin; b < end; ++b) f(b, *scratch);
   });
 }

@@ -83,8 +83,9 @@ def run(
     """Prune at initialization, train, compare: methods x densities x seeds, beside the dense net.
 
     Lists are repeated flags or comma separated: --density .5,.1 --method synflow --method snip/threshold. A method
-    without /selector runs with threshold and with sketched masks (multinomial). Results go to OUT/results.jsonl as
-    they come and OUT/accuracy.png (OUT: runs/DATASET-MODEL); the same command again resumes.
+    without /selector runs with threshold and with both kinds of sketched masks: multinomial (Algorithm 1, rescaled)
+    and without_replacement (binary). Results go to OUT/results.jsonl as they come and OUT/accuracy.png
+    (OUT: runs/DATASET-MODEL); the same command again resumes.
     """
     import torch
     from rich.console import Console

@@ -21,7 +21,8 @@ from .results import Results, Row, identity
 from .training import train
 
 DENSE = "dense"
-SELECTS = ("threshold", "multinomial")
+# The hard threshold, Algorithm 1 with its 1/(s p) folded into the weights, and the paper's binary random mask.
+SELECTS = ("threshold", "multinomial", "without_replacement")
 _CHECKPOINT_SECONDS = 30.0
 _SCORING_SAMPLES = 256
 
@@ -37,7 +38,7 @@ class Recipe:
 
 
 RECIPES = {
-    "digits": Recipe(epochs=8, batch_size=64, augment=False),
+    "digits": Recipe(epochs=6, batch_size=64, augment=False),
     "mnist": Recipe(epochs=10, augment=False),
     "fashion-mnist": Recipe(epochs=10, augment=False),
 }
@@ -151,7 +152,7 @@ class Watcher:
 
 
 def expand(method: str) -> list[str]:
-    """Return the "score/select" pairs of a method: one if it names both, else threshold and sketched masks.
+    """Return the "score/select" pairs of a method: one if it names both, else one for each of `SELECTS`.
 
     Raises:
         ValueError: a name outside the registries.

@@ -14,7 +14,10 @@ LAYERS = [
     {"sampling", "nn", "prunable"},
     {"masks", "densities", "inputs", "scores", "select", "prune"},
     {"models", "data", "training"},
-    {"harness", "results", "summary", "plots", "live", "doctor"},
+    {"results", "doctor"},
+    {"harness"},
+    {"summary", "live"},
+    {"plots"},
     {"cli", "__main__"},
 ]
 EXTRAS = {"triton", "matplotlib", "typer", "rich", "safetensors", "sklearn", "PIL", "scipy"}

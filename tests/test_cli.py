@@ -33,13 +33,13 @@ def test_run_ends_with_table_lines_and_picture_and_resumes(tmp_path, capsys, mon
     code, out, err = call(capsys, *flags)
     folder = tmp_path / "runs" / "digits-small-conv"
     assert code == 0 and err == ""
-    assert "magnitude/multinomial" in out and "accuracy %" in out and "5/5 done" in out
+    assert "magnitude/multinomial" in out and "accuracy %" in out and "7/7 done" in out
     assert "digits, small-conv, 1 epochs, 1 paired seed(s)" in out
     assert (folder / "accuracy.png").read_bytes().startswith(b"\x89PNG")
     lines = (folder / "results.jsonl").read_text().splitlines()
-    assert [json.loads(line)["key"]["density"] for line in lines] == [1.0, 0.5, 0.5, 0.1, 0.1]
+    assert [json.loads(line)["key"]["density"] for line in lines] == [1.0] + [0.5] * 3 + [0.1] * 3
     code, out, _ = call(capsys, *flags)
-    assert code == 0 and "5 of 5 results are there from before" in out and "magnitude/multinomial" in out
+    assert code == 0 and "7 of 7 results are there from before" in out and "magnitude/multinomial" in out
     assert (folder / "results.jsonl").read_text().splitlines() == lines
 
 

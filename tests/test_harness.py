@@ -12,7 +12,7 @@ from sparseprune.plots import accuracy_against_density
 from sparseprune.results import Results, identity
 from sparseprune.summary import Line, Stat, summarise, table
 
-SMALL = {"densities": (0.3,), "methods": ("magnitude",), "seeds": 2, "epochs": 1}
+SMALL = {"densities": (0.3,), "methods": ("magnitude/threshold", "magnitude/multinomial"), "seeds": 2, "epochs": 1}
 
 
 @pytest.fixture(scope="module")
@@ -43,11 +43,11 @@ def test_by_default_it_is_the_issues_job(digits):
     plan = Plan()
     jobs = plan.jobs(digits)
     assert (plan.dataset, plan.model, plan.device) == ("digits", "small-conv", "cpu")
-    expected = {f"{s}/{t}" for s in ("magnitude", "snip", "grasp", "synflow") for t in ("threshold", "multinomial")}
+    expected = {f"{s}/{t}" for s in ("magnitude", "snip", "grasp", "synflow") for t in harness.SELECTS}
     assert {job.method for job in jobs} == {DENSE, *expected}
     assert {job.density for job in jobs if job.method != DENSE} == {0.5, 0.2, 0.1, 0.05}
-    assert len(jobs) == 3 * (1 + 8 * 4) and len({identity(job.key) for job in jobs}) == 99
-    assert [job.seed for job in jobs] == [0] * 33 + [1] * 33 + [2] * 33
+    assert len(jobs) == 3 * (1 + 12 * 4) and len({identity(job.key) for job in jobs}) == 147
+    assert [job.seed for job in jobs] == [0] * 49 + [1] * 49 + [2] * 49
 
 
 def test_the_papers_recipe_is_the_default_for_cifar():
@@ -57,10 +57,10 @@ def test_the_papers_recipe_is_the_default_for_cifar():
 
 
 def test_methods_are_scores_or_pairs_of_the_registries():
-    assert harness.expand("snip") == ["snip/threshold", "snip/multinomial"]
+    assert harness.expand("snip") == ["snip/threshold", "snip/multinomial", "snip/without_replacement"]
     pairs = [f"{score}/{selector}" for score in scores.names() for selector in select.names()]
     assert [each for pair in pairs for each in harness.expand(pair)] == pairs
-    assert Plan(methods=("snip", "snip/threshold")).pairs == ("snip/threshold", "snip/multinomial")
+    assert Plan(methods=("snip", "snip/threshold")).pairs == tuple(harness.expand("snip"))
 
 
 def test_a_real_run_is_paired_complete_and_repeatable(tmp_path):

@@ -1,30 +1,51 @@
+// Exponent and quantised mass of every tile, and the first bad score.
 #include <atomic>
 #include <cstring>
 #include <limits>
 #include <tuple>
+#include <type_traits>
 
 #include "quantize.h"
 
 namespace sparseprune {
 namespace {
 
-constexpr uint64_t INFINITE_BITS = 0x7FF0000000000000u;
+// 2^(31 - e) is an fp32 number, and products with it are exact, for tile exponents from here on.
+constexpr int LEAST_FLOAT_EXPONENT = -95;
 
-inline uint64_t bits_of(double v) {
-  uint64_t bits;
+template <class V>
+struct Scratch {
+  V v[TILE];
+  double wide[TILE];
+};
+
+template <class V>
+inline auto bits_of(V v) {
+  std::conditional_t<sizeof(V) == 4, uint32_t, uint64_t> bits;
   std::memcpy(&bits, &v, sizeof bits);
   return bits;
 }
 
-// Bits of the largest value; at least INFINITE_BITS when some value is negative, infinite or NaN.
-CLONES uint64_t largest_bits(const double* v) {
-  uint64_t largest = 0;
-  for (int i = 0; i < TILE; ++i) largest = bits_of(v[i]) > largest ? bits_of(v[i]) : largest;
-  return largest;
+template <class V>
+inline bool is_bad(V v) {  // negative, infinite or NaN
+  return bits_of(v) >= bits_of(std::numeric_limits<V>::infinity());
 }
 
-inline int32_t quantum(double v, double scale, double rest) {
-  const int32_t floored = static_cast<int32_t>((v * scale) * rest), positive = v > 0.0;
+// The value with the largest bits: the largest one, unless some value is bad, then a bad one.
+template <class V>
+inline V largest_of(const V* v) {
+  auto most = bits_of(V{0});
+  for (int i = 0; i < TILE; ++i) most = bits_of(v[i]) > most ? bits_of(v[i]) : most;
+  V largest;
+  std::memcpy(&largest, &most, sizeof largest);
+  return largest;
+}
+CLONES double largest(const double* v) { return largest_of(v); }
+CLONES float largest(const float* v) { return largest_of(v); }
+
+template <class V>
+inline int32_t quantum(V v, V scale, V rest) {
+  const int32_t floored = static_cast<int32_t>((v * scale) * rest), positive = v > 0;
   return floored > positive ? floored : positive;
 }
 
@@ -32,27 +53,30 @@ CLONES void quantize_loop(const double* v, double scale, double rest, int32_t* q
   for (int i = 0; i < TILE; ++i) q[i] = quantum(v[i], scale, rest);
 }
 
-CLONES int64_t mass_loop(const double* v, double scale, double rest) {
+template <class V>
+inline int64_t mass_of(const V* v, V scale, V rest) {
   int64_t total = 0;
   for (int i = 0; i < TILE; ++i) total += quantum(v[i], scale, rest);
   return total;
 }
+CLONES int64_t mass(const double* v, double scale, double rest) { return mass_of(v, scale, rest); }
+CLONES int64_t mass(const float* v, float scale) { return mass_of(v, scale, 1.0f); }
 
-// 2^(31-exponent) in two factors, as it may not be finite itself.
+// 2^(31 - exponent) in two factors, as it may not be finite itself.
 struct Scale {
-  explicit Scale(int exponent) : first(std::ldexp(1.0, (31 - exponent) >> 1)), second(std::ldexp(1.0, 31 - exponent - ((31 - exponent) >> 1))) {}
+  explicit Scale(int exponent) {
+    const int shift = 31 - exponent, half = shift >> 1;
+    first = std::ldexp(1.0, half);
+    second = std::ldexp(1.0, shift - half);
+  }
   double first, second;
-};
-
-struct Scratch {
-  double v[TILE];
 };
 
 // Replace bad values by 0; the place of the first one.
 int clear_bad(double* v) {
   int first = -1;
   for (int i = TILE - 1; i >= 0; --i) {
-    if (bits_of(v[i]) >= INFINITE_BITS) {
+    if (is_bad(v[i])) {
       v[i] = 0.0;
       first = i;
     }
@@ -66,32 +90,46 @@ void lower(std::atomic<int64_t>& minimum, int64_t value) {
   }
 }
 
+struct Table {
+  int32_t* exponent;
+  int64_t* mass;
+  std::atomic<int64_t> first_bad{std::numeric_limits<int64_t>::max()};
+};
+
+void fill_entry(double* v, int64_t b, Table& table) {
+  if (is_bad(largest(v))) lower(table.first_bad, b * TILE + clear_bad(v));
+  std::frexp(largest(v), &table.exponent[b]);
+  const Scale scale(table.exponent[b]);
+  table.mass[b] = mass(v, scale.first, scale.second);
+}
+
+template <class V>
+void fill_table(const Vector& vector, Table& table) {
+  for_each_tile<Scratch<V>>(vector.tiles(), [&](int64_t b, Scratch<V>& t) {
+    vector.load(b, t.v);
+    if constexpr (std::is_same_v<V, float>) {
+      const float most = largest(t.v);
+      std::frexp(most, &table.exponent[b]);
+      if (!is_bad(most) && table.exponent[b] >= LEAST_FLOAT_EXPONENT) {
+        table.mass[b] = mass(t.v, std::ldexp(1.0f, 31 - table.exponent[b]));
+        return;
+      }
+    }
+    std::copy_n(t.v, TILE, t.wide);
+    fill_entry(t.wide, b, table);
+  });
+}
+
 std::tuple<Tensor, Tensor, Tensor> score_tiles_cpu(std::vector<Tensor> scores, std::vector<Tensor> factors,
                                                    int64_t transform) {
   const Vector vector(scores, factors, transform);
-  const int64_t tiles = vector.tiles();
-  Tensor exponents = torch::stable::new_empty(scores[0], {tiles}, ScalarType::Int);
-  Tensor masses = torch::stable::new_empty(scores[0], {tiles}, ScalarType::Long);
+  Tensor exponents = torch::stable::new_empty(scores[0], {vector.tiles()}, ScalarType::Int);
+  Tensor masses = torch::stable::new_empty(scores[0], {vector.tiles()}, ScalarType::Long);
   Tensor bad = torch::stable::new_empty(scores[0], {1}, ScalarType::Long);
-  auto* e = static_cast<int32_t*>(exponents.data_ptr());
-  auto* mass = static_cast<int64_t*>(masses.data_ptr());
-  constexpr int64_t NONE = std::numeric_limits<int64_t>::max();
-  std::atomic<int64_t> first_bad{NONE};
-
-  for_each_tile<Scratch>(tiles, [&](int64_t b, Scratch& t) {
-    vector.load(b, t.v);
-    uint64_t bits = largest_bits(t.v);
-    if (bits >= INFINITE_BITS) {
-      lower(first_bad, b * TILE + clear_bad(t.v));
-      bits = largest_bits(t.v);
-    }
-    double largest;
-    std::memcpy(&largest, &bits, sizeof largest);
-    std::frexp(largest, &e[b]);
-    const Scale scale(e[b]);
-    mass[b] = mass_loop(t.v, scale.first, scale.second);
-  });
-  *static_cast<int64_t*>(bad.data_ptr()) = first_bad == NONE ? -1 : first_bad.load();
+  Table table{static_cast<int32_t*>(exponents.data_ptr()), static_cast<int64_t*>(masses.data_ptr())};
+  vector.fits_float() ? fill_table<float>(vector, table) : fill_table<double>(vector, table);
+  const int64_t first = table.first_bad;
+  *static_cast<int64_t*>(bad.data_ptr()) = first == std::numeric_limits<int64_t>::max() ? -1 : first;
   return {exponents, masses, bad};
 }
 

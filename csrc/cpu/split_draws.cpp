@@ -31,7 +31,7 @@ inline int64_t ones_in_calls(uint32_t c0, uint32_t node, uint32_t stream, uint32
 
 CLONES int64_t count_ones(uint32_t c0, uint32_t node, uint32_t stream, uint32_t purpose, uint64_t seed, int64_t bits) {
   int64_t ones = 0;
-  for (; bits > 4 * 128; bits -= 16 * 128, c0 += 16) ones += ones_in_calls<16>(c0, node, stream, purpose, seed, bits);
+  for (; bits > 7 * 128; bits -= 32 * 128, c0 += 32) ones += ones_in_calls<32>(c0, node, stream, purpose, seed, bits);
   for (; bits > 0; bits -= 128, c0 += 1) ones += ones_in_calls<1>(c0, node, stream, purpose, seed, bits);
   return ones;
 }

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cmath>
 #include <stdexcept>
+#include <type_traits>
 
 namespace sparseprune {
 namespace {
@@ -13,31 +14,37 @@ namespace {
 using torch::headeronly::BFloat16;
 using torch::headeronly::Half;
 
-template <class T>
-inline double to_double(T x) {
-  return static_cast<double>(static_cast<float>(x));
+// Exact: V is double, or holds every value of T.
+template <class V, class T>
+inline V widen(T x) {
+  return static_cast<V>(static_cast<float>(x));
 }
-inline double to_double(double x) { return x; }
+template <class V>
+inline V widen(double x) {
+  return static_cast<V>(x);
+}
 
-template <class T, bool ABSOLUTE>
-inline void convert(const void* source, int64_t offset, int n, double* v) {
+template <class T, class V, bool ABSOLUTE>
+inline void convert(const void* source, int64_t offset, int n, V* v) {
   const T* x = static_cast<const T*>(source) + offset;
-  for (int i = 0; i < n; ++i) v[i] = ABSOLUTE ? std::fabs(to_double(x[i])) : to_double(x[i]);
+  for (int i = 0; i < n; ++i) v[i] = ABSOLUTE ? std::fabs(widen<V>(x[i])) : widen<V>(x[i]);
 }
 
-template <bool ABSOLUTE>
-inline void read_as(const Array& a, int64_t offset, int n, double* v) {
+template <bool ABSOLUTE, class V>
+inline void read_as(const Array& a, int64_t offset, int n, V* v) {
   switch (a.type) {
-    case ScalarType::Float: return convert<float, ABSOLUTE>(a.data, offset, n, v);
-    case ScalarType::Double: return convert<double, ABSOLUTE>(a.data, offset, n, v);
-    case ScalarType::Half: return convert<Half, ABSOLUTE>(a.data, offset, n, v);
-    case ScalarType::BFloat16: return convert<BFloat16, ABSOLUTE>(a.data, offset, n, v);
+    case ScalarType::Float: return convert<float, V, ABSOLUTE>(a.data, offset, n, v);
+    case ScalarType::Double: return convert<double, V, ABSOLUTE>(a.data, offset, n, v);
+    case ScalarType::Half: return convert<Half, V, ABSOLUTE>(a.data, offset, n, v);
+    case ScalarType::BFloat16: return convert<BFloat16, V, ABSOLUTE>(a.data, offset, n, v);
     default: throw std::runtime_error("sparseprune: unsupported dtype");
   }
 }
 
 CLONES void read(const Array& a, int64_t offset, int n, double* v) { read_as<false>(a, offset, n, v); }
+CLONES void read(const Array& a, int64_t offset, int n, float* v) { read_as<false>(a, offset, n, v); }
 CLONES void read_absolute(const Array& a, int64_t offset, int n, double* v) { read_as<true>(a, offset, n, v); }
+CLONES void read_absolute(const Array& a, int64_t offset, int n, float* v) { read_as<true>(a, offset, n, v); }
 
 CLONES void square(double* v, int n) {
   for (int i = 0; i < n; ++i) v[i] *= v[i];
@@ -53,6 +60,9 @@ CLONES void absolute(double* v, int n) {
 
 CLONES void positive_zero(double* v, int n) {
   for (int i = 0; i < n; ++i) v[i] += 0.0;
+}
+CLONES void positive_zero(float* v, int n) {
+  for (int i = 0; i < n; ++i) v[i] += 0.0f;
 }
 
 // The factor repeats with its period along the piece.
@@ -122,15 +132,24 @@ CLONES void store_bool(const int32_t* counts, int n, uint8_t* out) {
   for (int i = 0; i < n; ++i) out[i] = counts[i] > 0;
 }
 
+CLONES void store_masked(const float* w, const uint8_t* keep, int n, float* out) {
+  for (int i = 0; i < n; ++i) out[i] = w[i] * static_cast<float>(keep[i]);
+}
+
+CLONES void as_double(const uint8_t* keep, int n, double* m) {
+  for (int i = 0; i < n; ++i) m[i] = keep[i];
+}
+
 }  // namespace
 
 Vector::Vector(const std::vector<Tensor>& scores, const std::vector<Tensor>& factors, int64_t transform,
                const std::vector<Tensor>& weights, const std::vector<Tensor>& out)
-    : transform_(transform) {
+    : transform_(transform), float_(factors.empty() && transform != SQUARE) {
   for (size_t i = 0; i < scores.size(); ++i) {
     const int64_t size = scores[i].numel();
     if (size == 0) continue;
     Piece piece{numel_, numel_ + size, Array(scores[i]), {}, {}, {}, 1};
+    float_ &= piece.score.type != ScalarType::Double;
     if (!factors.empty()) {
       piece.factor = Array(factors[i]);
       piece.period = factors[i].numel();
@@ -148,26 +167,51 @@ size_t Vector::first_piece(int64_t element) const {
   return static_cast<size_t>(after - pieces_.begin()) - 1;
 }
 
-void Vector::load(int64_t b, double* v) const {
+template <class V>
+void Vector::load(int64_t b, V* v) const {
   const int64_t begin = b * TILE, end = begin + count(b);
   for (size_t i = first_piece(begin); i < pieces_.size() && pieces_[i].begin < end; ++i) {
     const Piece& p = pieces_[i];
     const int64_t low = std::max(begin, p.begin), offset = low - p.begin;
     const int n = static_cast<int>(std::min(end, p.end) - low);
-    double* part = v + (low - begin);
+    V* part = v + (low - begin);
     if (transform_ == ABS) {
       read_absolute(p.score, offset, n, part);
     } else {
       read(p.score, offset, n, part);
     }
-    if (transform_ == SQUARE) square(part, n);
-    if (p.factor.data != nullptr) {
-      multiply_factor(p, offset, n, part);
-      if (transform_ == ABS) absolute(part, n);
+    if constexpr (std::is_same_v<V, double>) {
+      if (transform_ == SQUARE) square(part, n);
+      if (p.factor.data != nullptr) {
+        multiply_factor(p, offset, n, part);
+        if (transform_ == ABS) absolute(part, n);
+      }
     }
     if (transform_ == GIVEN) positive_zero(part, n);
   }
-  std::fill(v + (end - begin), v + TILE, 0.0);
+  std::fill(v + (end - begin), v + TILE, V{0});
+}
+template void Vector::load<float>(int64_t b, float* v) const;
+template void Vector::load<double>(int64_t b, double* v) const;
+
+void Vector::store_marks(int64_t b, bool weights, const uint8_t* keep) const {
+  const int64_t begin = b * TILE, end = begin + count(b);
+  double m[TILE], w[TILE];
+  for (size_t i = first_piece(begin); i < pieces_.size() && pieces_[i].begin < end; ++i) {
+    const Piece& p = pieces_[i];
+    const int64_t low = std::max(begin, p.begin), offset = low - p.begin;
+    const int n = static_cast<int>(std::min(end, p.end) - low);
+    const uint8_t* part = keep + (low - begin);
+    if (!weights) {
+      std::copy_n(part, n, static_cast<uint8_t*>(p.out.data) + offset);
+    } else if (p.weight.type == ScalarType::Float && p.out.type == ScalarType::Float) {
+      store_masked(static_cast<const float*>(p.weight.data) + offset, part, n, static_cast<float*>(p.out.data) + offset);
+    } else {
+      as_double(part, n, m);
+      read(p.weight, offset, n, w);
+      store_floats(p, offset, n, m, w, true);
+    }
+  }
 }
 
 void Vector::store(int64_t b, Output output, const double* m, const int32_t* counts) const {
