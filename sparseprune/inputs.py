@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -86,12 +87,14 @@ def sample_shape(
     """Return the shape of one input: that of `data`, `input_shape`, `model.input_shape`, or of a first nn.Linear.
 
     Raises:
-        ValueError: none of these is there.
+        ValueError: none of these is there, or one that is no shape.
     """
     if data is not None:
         return tuple(next(iter(data))[0].shape[1:])
     given = input_shape if input_shape is not None else getattr(model, "input_shape", None)
     if given is not None:
+        if not isinstance(given, Sequence) or not all(isinstance(size, Integral) and size > 0 for size in given):
+            raise ValueError(f"prune: input_shape must be positive integers such as (3, 32, 32), got {given!r}")
         return tuple(given)
     first = next((m for m in model.modules() if hasattr(m, "weight")), None)
     if isinstance(first, nn.Linear):
@@ -141,6 +144,8 @@ def check_data(data: Iterable[Batch]) -> None:
     """Raise unless data is a non-empty re-iterable of (input, target) batches."""
     if isinstance(data, Iterator):
         raise ValueError("prune: data must be iterable twice (a list or a DataLoader), got an iterator or generator")
+    if not isinstance(data, Iterable):
+        raise ValueError(f"prune: data must be an iterable of batches such as a DataLoader, got {type(data).__name__}")
     first = next(iter(data), None)
     if first is None:
         raise ValueError("prune: data must hold at least one batch, got an empty loader")
@@ -171,9 +176,15 @@ def source(
         seed: iteration -> seed of its generator; iteration 0 is what is drawn once.
 
     Raises:
-        ValueError: inputs of an unknown name, a score that needs data without any, or no way to tell the input's shape.
+        ValueError: bad data, empty inputs or inputs of an unknown name, a score that needs data without any, or no way
+            to tell the input's shape.
     """
-    if inputs is not None and not isinstance(inputs, Tensor):
+    if data is not None:
+        check_data(data)
+    if isinstance(inputs, Tensor):
+        if inputs.dim() == 0 or len(inputs) == 0:
+            raise ValueError(f"prune: inputs must hold at least one sample, got shape {list(inputs.shape)}")
+    elif inputs is not None:
         check_kind("prune", inputs)
     if score.needs == "nothing":
         return lambda t: []

@@ -85,20 +85,18 @@ def prune(
     scorer, selector = scores.get(score), select_.get(select)
     steps = scorer.iterations if iterations is None else iterations
     _check(model, names, density, scope, distribution, steps, schedule, seed)
-    if data is not None:
-        inputs_.check_data(data)
     work = copy.deepcopy(model)
-    batches = inputs_.source(
-        work, scorer, data=data, inputs=inputs, input_shape=input_shape, seed=lambda t: _derived(seed, 2, t)
-    )
     shapes = {name: p.shape for name, p in prunable(work).items() if name in found}
     masks: Mapping[str, Tensor] | None = None
-    with _reporting(progress, steps) as report:
+    with _seeded(_derived(seed, 3, 0)), _reporting(progress, steps) as report:
+        batches = inputs_.source(
+            work, scorer, data=data, inputs=inputs, input_shape=input_shape, seed=lambda t: _derived(seed, 2, t)
+        )
         for t in range(1, steps + 1):
             raw = scorer.score(
                 work, batches(t), loss=loss or F.cross_entropy, masks=masks, seed=_derived(seed, 0, t), train=train
             )
-            ranked = {name: raw[name] for name in names}
+            ranked = _ranked(scorer.name, raw, shapes)
             if t == steps:  # before that the hard threshold looks, in the pass it makes anyway
                 _check_finite(scorer.name, ranked)
             kept = _counts(
@@ -138,9 +136,17 @@ def _counts(shapes: densities.Shapes, density: float, scope: str, distribution: 
 
 
 def _derived(seed: int, purpose: int, step: int) -> int:
-    """A seed of its own for each purpose (0 score, 1 selector, 2 inputs) and iteration."""
+    """A seed of its own for each purpose (0 score, 1 selector, 2 inputs, 3 the global generator) and iteration."""
     sequence = np.random.SeedSequence(int(seed) % (1 << 64), spawn_key=(purpose, step))
     return int(sequence.generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Seed the global CPU generator and put it back after; a DataLoader draws from it at every start."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        yield
 
 
 def _check(
@@ -167,6 +173,8 @@ def _check(
         raise ValueError(f"prune: model must hold an nn.Linear or nn.Conv2d, got {type(model).__name__} with none")
     parameters = dict(model.named_parameters())
     for name, p in parameters.items():
+        if nn.parameter.is_lazy(p) or p.is_meta:
+            raise ValueError(f"prune: model must be initialized, got {name!r} without values (lazy or on device meta)")
         if not p.isfinite().all():
             raise ValueError(f"prune: weights must be finite, got NaN or infinity in {name!r}")
     total = sum(parameters[name].numel() for name in names)
@@ -177,6 +185,15 @@ def _check(
 def _one_of(argument: str, value: object, allowed: Iterable[str]) -> None:
     if value not in (options := list(allowed)):
         raise ValueError(f"prune: {argument} must be one of {', '.join(map(repr, options))}, got {value!r}")
+
+
+def _ranked(score: str, raw: Mapping[str, Tensor], shapes: densities.Shapes) -> dict[str, Tensor]:
+    """The scores of what is pruned, checked: a score may be anyone's."""
+    for name, shape in shapes.items():
+        if name not in raw or raw[name].shape != shape:
+            got = f"shape {list(raw[name].shape)}" if name in raw else "none"
+            raise ValueError(f"prune: scores of {name!r} must have shape {list(shape)}, got {got} from {score!r}")
+    return {name: raw[name] for name in shapes}
 
 
 def _check_finite(score: str, ranked: Mapping[str, Tensor]) -> None:

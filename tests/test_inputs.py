@@ -105,6 +105,18 @@ def test_labels_of_a_model_without_classes_are_an_error():
         inputs.random_labels(nn.Flatten(0), torch.zeros(2, 3), seed=0)
 
 
+@pytest.mark.parametrize("shape", [8, (3, -1, 8), (3, 0, 8), (3, 8.0, 8), "3"])
+def test_an_input_shape_that_is_none_is_an_error(shape):
+    with pytest.raises(ValueError, match=r"prune: input_shape must be positive integers such as \(3, 32, 32\), got"):
+        inputs.sample_shape(_model(), input_shape=shape)
+
+
+@pytest.mark.parametrize("empty", [torch.ones(0, *SHAPE), torch.tensor(1.0)])
+def test_inputs_without_a_sample_are_an_error(empty):
+    with pytest.raises(ValueError, match="prune: inputs must hold at least one sample, got shape"):
+        _source(_model(), "inputs", inputs=empty)
+
+
 def test_source_prefers_data_then_inputs_and_draws_chi_anew_each_iteration():
     model, data = _model(), [(torch.randn(2, *SHAPE), torch.tensor([0, 1]))]
     real = list(_source(model, "targets", data=data)(1))
@@ -148,6 +160,8 @@ def test_unknown_inputs_are_an_error_even_where_not_needed():
         ((pair for pair in [(torch.ones(1), None)]), "iterable twice"),
         ([torch.ones(2)], r"batches \(input, target\), got Tensor"),
         ([(torch.ones(0, 3), torch.ones(0))], "at least one sample"),
+        (torch.utils.data.TensorDataset(torch.ones(2, 3)), "iterable of batches such as a DataLoader, got TensorDa"),
+        (5, "iterable of batches such as a DataLoader, got int"),
     ],
 )
 def test_bad_data_is_one_clear_error(data, message):

@@ -155,6 +155,19 @@ def test_deterministic_in_the_seed_and_free_of_the_global_generator(score, selec
     assert not all(torch.equal(a[n], run(1)[n]) for n in a)
 
 
+@pytest.mark.parametrize("score", ["magnitude", "snip", "grasp", "sketch", "synflow"])
+def test_a_shuffling_loader_neither_moves_the_global_generator_nor_the_masks(score):
+    x, y = (torch.cat(part) for part in zip(*_data(), strict=True))
+    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(x, y), batch_size=5, shuffle=True)
+    model, runs = _model(), []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        before = torch.random.get_rng_state()
+        runs.append(prune(model, 0.3, score=score, iterations=1, data=loader))
+        assert torch.equal(before, torch.random.get_rng_state())
+    assert all(torch.equal(runs[0][n], runs[1][n]) for n in runs[0])
+
+
 def test_score_and_selector_draw_from_streams_of_their_own():
     seeds = []
 
@@ -278,6 +291,23 @@ def test_scores_that_are_not_finite_are_an_error_that_names_the_parameter(value)
     values = _like(_model(), torch.ones_like)
     values["7.weight"][1, 1] = value
     with pytest.raises(ValueError, match=r"prune: scores must be finite, got .* from 'fixed' in '7.weight'"):
+        prune(_model(), 0.5, score=Fixed(values))
+
+
+@pytest.mark.parametrize("layer", [nn.LazyLinear(3), nn.Linear(3, 3, device="meta")])
+def test_a_model_without_values_is_an_error(layer):
+    with pytest.raises(ValueError, match=r"prune: model must be initialized, got '0.weight' without values"):
+        prune(nn.Sequential(layer), 0.5)
+
+
+@pytest.mark.parametrize("change", ["gone", "flat"])
+def test_scores_that_do_not_fit_are_an_error_that_names_the_parameter(change):
+    values = _like(_model(), torch.ones_like)
+    weight = values.pop("7.weight")
+    if change == "flat":
+        values["7.weight"] = weight.flatten()
+    got = r"none" if change == "gone" else r"shape \[24\]"
+    with pytest.raises(ValueError, match=rf"prune: scores of '7.weight' must have shape \[4, 6\], got {got} from 'fix"):
         prune(_model(), 0.5, score=Fixed(values))
 
 

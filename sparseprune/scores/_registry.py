@@ -68,10 +68,13 @@ def get(score: str | Score) -> Score:
     """Return the score of that name with its defaults, or the object itself.
 
     Raises:
-        ValueError: no score of that name, or an object without a `score` method.
+        ValueError: no score of that name, or an object without a `score` method or one of `Score`'s attributes.
     """
     if isinstance(score, str) and score in _SCORES:
         return _SCORES[score]()
     if isinstance(score, (str, type)) or not callable(getattr(score, "score", None)):
         raise ValueError(f"prune: score must be one of {names()} or an object with a score method, got {score!r}")
+    missing = [attribute for attribute in ("name", "iterations", "needs") if not hasattr(score, attribute)]
+    if missing:
+        raise ValueError(f"prune: score must have name, iterations and needs, got {score!r} without {missing}")
     return score

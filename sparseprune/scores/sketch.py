@@ -35,7 +35,7 @@ class Sketch:
     inputs: ClassVar[str] = "normal"
 
     def score(self, model, batches, *, loss, masks, seed, train=None) -> dict[str, torch.Tensor]:
-        """Return r_j |w_ij|, 0 where masked."""
+        """Return r_j |w_ij| in float32 (float64 for float64 weights), 0 where masked."""
         squares: dict[str, Tensor] = {}
         masked = MaskedModel(model, masks)
         found = layers(model)
@@ -64,7 +64,8 @@ class Sketch:
         w = masked.weights[name].detach()
         if square is None:
             return torch.zeros_like(w)
-        score = w.abs() * square.sqrt().to(w.dtype)
+        wide = torch.promote_types(w.dtype, torch.float32)  # a norm of half-precision inputs may not fit their type
+        score = w.abs() * square.sqrt().to(wide)
         return score * masked.masks[name] if name in masked.masks else score
 
 
@@ -78,6 +79,7 @@ def squared_norms(module: nn.Module, x: Tensor) -> Tensor:
     Returns:
         float64 [in] for nn.Linear, [out, in/groups, kh, kw] (equal inside a group) for nn.Conv2d.
     """
+    x = x.to(torch.promote_types(x.dtype, torch.float32))
     if not isinstance(module, nn.Conv2d):
         return x.reshape(-1, x.shape[-1]).square().sum(0, dtype=torch.float64)
     square = _padded(module, x if x.dim() == 4 else x[None]).square()

@@ -55,6 +55,18 @@ def test_get_returns_objects_as_they_are_and_refuses_the_rest():
             scores.get(wrong)  # pyright: ignore[reportArgumentType]
 
 
+def test_an_object_must_have_what_every_score_has():
+    class Half:
+        name = "half"
+        needs = "nothing"
+
+        def score(self, model, batches, **rest):
+            return {}
+
+    with pytest.raises(ValueError, match=r"prune: score must have name, .*, got .*Half.* without \['iterations'\]"):
+        scores.get(Half())  # pyright: ignore[reportArgumentType]
+
+
 def test_a_name_can_be_registered_once():
     @dataclass(frozen=True)
     class Again:

@@ -131,6 +131,15 @@ def test_float32_inputs_are_summed_in_float64():
     assert _sketch(layer, *x)["weight"].item() == expected.item() != 4096
 
 
+@pytest.mark.parametrize("shape", [(4, 3), (4, 3, 2, 2)])
+def test_half_precision_inputs_do_not_overflow(shape):
+    layer = (nn.Linear(3, 2) if len(shape) == 2 else nn.Conv2d(3, 2, 1)).half()
+    x = torch.full(shape, 300.0).half()  # 300^2 is beyond float16
+    score = _sketch(layer, x)["weight"]
+    norm = 300 * (x.numel() / 3) ** 0.5
+    torch.testing.assert_close(score, layer.weight.detach().abs().float() * norm)
+
+
 def test_sketched_masks_of_prune_have_the_error_of_lemma_4_1():
     """E ||X^T w - X^T (w m)||^2 = ((sum r|w|)^2 - ||X^T w||^2) / s, the square on the last norm included (erratum)."""
     layer = nn.Linear(3, 1, bias=False).double()
