@@ -30,7 +30,7 @@ class Masks(Mapping[str, Tensor]):
         groups: parameter name -> groups of its convolution where not 1, so that dead inputs are counted right.
 
     Raises:
-        ValueError: no mask, a mask that is neither bool nor floating, or a value that is not finite.
+        ValueError: no mask, one that is no tensor or neither bool nor floating, or a value that is not finite.
     """
 
     def __init__(
@@ -39,6 +39,8 @@ class Masks(Mapping[str, Tensor]):
         if not masks:
             raise ValueError("Masks: masks must hold at least one mask, got none")
         for name, mask in masks.items():
+            if not isinstance(mask, Tensor):
+                raise ValueError(f"Masks: mask of {name!r} must be a tensor, got {type(mask).__name__}")
             if mask.dtype is not torch.bool and mask.dtype not in _FLOATS.values():
                 raise ValueError(f"Masks: mask of {name!r} must be bool or floating, got {mask.dtype}")
             if mask.is_floating_point() and not mask.isfinite().all():
@@ -55,6 +57,15 @@ class Masks(Mapping[str, Tensor]):
 
     def __len__(self) -> int:
         return len(self._masks)
+
+    def __eq__(self, other: object) -> bool:
+        """Return whether both hold the same names, dtypes and values."""
+        if not isinstance(other, Masks):
+            return NotImplemented
+        return self.keys() == other.keys() and all(
+            mask.dtype == other[name].dtype and torch.equal(mask.cpu(), other[name].cpu())
+            for name, mask in self.items()
+        )
 
     def __repr__(self) -> str:
         return f"Masks({len(self)} layers, {self.kept:,} of {self.total:,} kept, density {self.density:.6g})"
@@ -261,14 +272,15 @@ def _row(name: str, mask: Tensor, groups: int) -> Row:
     if kept.dim() < 2:
         return Row(name, tuple(mask.shape), int(kept.sum()), mask.numel(), 0, int((~kept).sum()))
     # [groups, outputs per group, inputs per group, kernel]: an input belongs to the outputs of its own group only.
-    blocks = kept.reshape(groups, kept.shape[0] // groups, kept.shape[1], -1)
+    blocks = kept.reshape(groups, kept.shape[0] // groups, kept.shape[1], math.prod(kept.shape[2:]))
     read, written = blocks.any(dim=3).any(dim=1), blocks.any(dim=3).any(dim=2)
     return Row(name, tuple(mask.shape), int(kept.sum()), mask.numel(), int((~read).sum()), int((~written).sum()))
 
 
 def _packed(mask: Tensor) -> Tensor:
     flat = mask.detach().cpu().contiguous()
-    return torch.from_numpy(np.packbits(flat.numpy().reshape(-1))) if flat.dtype is torch.bool else flat
+    # Cloned: safetensors refuses two names for one memory, which layers may well share.
+    return torch.from_numpy(np.packbits(flat.numpy().reshape(-1))) if flat.dtype is torch.bool else flat.clone()
 
 
 def _unpacked(array: Tensor, shape: list[int], dtype: str) -> Tensor:

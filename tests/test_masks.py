@@ -56,11 +56,17 @@ def test_dead_inputs_of_a_grouped_convolution_are_those_of_their_own_group():
     assert Masks({"w": mask}, groups={"w": 2}).report().rows[0].dead_outputs == 1
 
 
+def test_a_layer_without_weights_has_a_row():
+    (row,) = Masks({"w": torch.ones(0, 3, 1, 1, dtype=torch.bool)}).report().rows
+    assert (row.kept, row.total, row.dead_inputs, row.dead_outputs) == (0, 0, 3, 0)
+
+
 @pytest.mark.parametrize(
     "masks, message",
     [
         ({}, "at least one mask"),
         ({"w": torch.ones(2, dtype=torch.int64)}, "'w' must be bool or floating, got torch.int64"),
+        ({"w": [True, False]}, "'w' must be a tensor, got list"),
         ({"w": torch.tensor([1.0, float("nan")])}, "'w' must be finite"),
     ],
 )
@@ -86,6 +92,20 @@ def test_non_contiguous_masks_are_saved_in_their_logical_order(tmp_path):
     Masks({"w": mask, "f": mask.float()}).save(tmp_path / "m")
     again = Masks.load(tmp_path / "m")
     assert torch.equal(again["w"], mask) and torch.equal(again["f"], mask.float())
+
+
+def test_masks_that_share_memory_are_saved(tmp_path):
+    mask = torch.tensor([[0.0, 2.0]])
+    masks = Masks({"a": mask, "b": mask})
+    masks.save(tmp_path / "m")
+    assert Masks.load(tmp_path / "m") == masks
+
+
+def test_equal_masks_have_the_same_names_dtypes_and_values():
+    assert _masks() == _masks()
+    first = _masks()["0.weight"]
+    others = ({"0.weight": first}, {"0.weight": first, "1.weight": first}, {**_masks(), "0.weight": first.float()})
+    assert all(Masks(other) != _masks() for other in others) and _masks() != 1
 
 
 def test_a_bool_mask_takes_one_bit_a_weight(tmp_path):

@@ -46,4 +46,8 @@ def _batch(path: Path, label_key: bytes) -> tuple[Tensor, Tensor]:
     if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.ndim != 2 or data.shape[1] != 3072:
         got = f"{data.dtype} {data.shape}" if isinstance(data, np.ndarray) else type(data).__name__
         raise ValueError(f"load: {path}'s data must be uint8 [N, 3072], got {got}")
-    return torch.tensor(data).view(-1, 3, 32, 32), torch.tensor(entries[label_key], dtype=torch.int64)
+    labels = entries[label_key]
+    labels = labels.tolist() if isinstance(labels, np.ndarray) else labels
+    if not isinstance(labels, list) or not all(isinstance(label, int) for label in labels):
+        raise ValueError(f"load: {path}'s {label_key.decode()} must be a list of integers, got another content")
+    return torch.tensor(data).view(-1, 3, 32, 32), torch.tensor(labels, dtype=torch.int64)

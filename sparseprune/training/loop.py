@@ -34,7 +34,7 @@ def evaluate(model: nn.Module, inputs: Tensor, targets: Tensor, *, batch_size: i
     """Return the share of examples whose largest output is at their target, in eval mode.
 
     Args:
-        model: maps [B, ...] to [B, classes]; its mode is left as found.
+        model: maps [B, ...] to [B, classes]; the mode of every module is left as found.
         inputs: [N, ...], normalised, on the device of the model.
         targets: [N], int64.
         batch_size: examples at once.
@@ -45,7 +45,7 @@ def evaluate(model: nn.Module, inputs: Tensor, targets: Tensor, *, batch_size: i
     Raises:
         ValueError: no example, or unequal lengths.
     """
-    was_training = model.training
+    before = [(module, module.training) for module in model.modules()]  # one by one: some may be frozen
     model.eval()
     try:
         correct = torch.zeros((), dtype=torch.int64, device=targets.device)
@@ -54,7 +54,8 @@ def evaluate(model: nn.Module, inputs: Tensor, targets: Tensor, *, batch_size: i
                 output = model(batch)
                 correct += ((output.argmax(1) == target) & output.isfinite().all(1)).sum()
     finally:
-        model.train(was_training)
+        for module, training in before:
+            module.training = training
     return correct.item() / len(targets)
 
 

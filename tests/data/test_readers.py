@@ -166,6 +166,10 @@ def test_a_refused_pickle_stops_the_reader(tmp_path):
         ({b"data": images(10, 12), b"labels": [0] * 10}, r"must be uint8 \[N, 3072\], got uint8 \(10, 12\)"),
         ({b"data": images(10, 3072), b"labels": [0] * 9}, "has 10 images but 9 labels"),
         ({b"data": images(10, 3072), b"labels": [0] * 9 + [10]}, r"labels must be in \[0, 10\), got 10"),
+        ({b"data": images(10, 3072), b"labels": None}, "test_batch's labels must be a list of integers"),
+        ({b"data": images(10, 3072), b"labels": [b"cat"] * 10}, "must be a list of integers"),
+        ({b"data": images(10, 3072), b"labels": [0.5] * 10}, "must be a list of integers"),
+        ({b"data": images(10, 3072), b"labels": [[1]] * 10}, "must be a list of integers"),
         ({b"data": images(10, 3072)[:0], b"labels": []}, "test set is empty"),
     ],
 )

@@ -1,5 +1,7 @@
 """SNIP against its published definition on a frozen tiny network; each known divergence is a test."""
 
+import weakref
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -129,6 +131,24 @@ def test_a_layer_that_the_loss_does_not_see_scores_zero():
     x, y = _batch()
     got = _snip(Unused(), [(x.float(), y)])
     assert (got["unused.weight"] == 0).all() and (got["used.weight"] != 0).any()
+
+
+def test_memory_does_not_grow_with_the_number_of_batches():
+    held, seen = weakref.WeakSet(), []
+
+    class Saved:
+        def __init__(self, tensor):
+            self.tensor = tensor
+            held.add(self)
+
+    def loss(output, target):
+        seen.append(len(held))
+        return F.cross_entropy(output, target)
+
+    with torch.autograd.graph.saved_tensors_hooks(Saved, lambda saved: saved.tensor):
+        _snip(_model(), [_batch()] * 6, loss=loss)
+    assert len(seen) == 6 and len(set(seen)) == 1 and seen[0] > 0  # this batch's graph and no other
+    assert not held
 
 
 def test_no_batch_is_an_error():

@@ -150,6 +150,9 @@ def test_evaluate_counts_the_right_ones_in_eval_mode():
     inputs = torch.eye(4)[[0, 1, 2, 3, 0, 0]]
     assert evaluate(model, inputs, torch.tensor([0, 1, 2, 3, 1, 2]), batch_size=4) == pytest.approx(4 / 6)
     assert model.training, "the mode is left as found"
+    model[0].eval()
+    evaluate(model, inputs, torch.zeros(6, dtype=torch.int64))
+    assert [m.training for m in model.modules()] == [True, False, True], "of every module"
     inputs[0] = float("nan")
     assert evaluate(model, inputs, torch.zeros(6, dtype=torch.int64)) == pytest.approx(2 / 6), "NaN is never right"
     with pytest.raises(ValueError, match="at least one example"):
