@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -25,6 +25,7 @@ Transform = Literal["given", "abs", "square"]
 _TRANSFORMS = {"given": reference.GIVEN, "abs": reference.ABS, "square": reference.SQUARE}
 _OUTPUTS = {"m": reference.M, "counts": reference.COUNTS, "weights": reference.WEIGHTS, "bool": reference.BOOL}
 _OUTPUTS["indices"] = reference.BOOL
+_FULL = "with at least one element"
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
@@ -37,6 +38,28 @@ def _whole(who: str, argument: str, value: int, low: int, high: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
         raise ValueError(f"{who}: {argument} must be an integer in [{low}, {high}], got {value!r}")
     return value
+
+
+def _tensors(who: str, argument: str, given: Any, number: int | None = None) -> list[Tensor]:
+    tensors = list(given) if isinstance(given, Iterable) and not isinstance(given, Tensor) else [given]
+    if not all(isinstance(t, Tensor) for t in tensors):
+        kinds = sorted({type(t).__name__ for t in tensors})
+        raise ValueError(f"{who}: {argument} must be a tensor, or a list of tensors, {_FULL}, got {', '.join(kinds)}")
+    if number is not None and len(tensors) != number:
+        raise ValueError(f"{who}: {argument} must have {number} tensors like scores, got {len(tensors)}")
+    return tensors
+
+
+def _apart(inputs: list[Tensor], out: list[Tensor], *, in_place: bool) -> list[Tensor]:
+    """The inputs, copied where they share memory with `out`; in_place: not where input i and out[i] are the same."""
+    spans = [(t.data_ptr(), t.data_ptr() + t.nbytes) for t in out]
+    result = []
+    for i, t in enumerate(inputs):
+        begin, end = t.data_ptr(), t.data_ptr() + t.nbytes
+        shared = [j for j, (low, high) in enumerate(spans) if begin < high and low < end]
+        same = in_place and shared == [i] and spans[i] == (begin, end)
+        result.append(t.clone() if shared and not same else t)
+    return result
 
 
 def _trailing(factor: Tensor, shape: torch.Size) -> Tensor:
@@ -62,16 +85,18 @@ class _Vector:
     @classmethod
     def of(cls, who: str, scores: Tensors, transform: str, factor: Tensors | None) -> _Vector:
         single = isinstance(scores, Tensor)
-        tensors = [scores] if isinstance(scores, Tensor) else list(scores) if isinstance(scores, Iterable) else []
+        tensors = _tensors(who, "scores", scores)
         _one_of(who, "transform", transform, list(_TRANSFORMS))
-        if not tensors or not all(isinstance(t, Tensor) for t in tensors) or sum(t.numel() for t in tensors) == 0:
-            raise ValueError(f"{who}: scores must be a tensor, or a list of tensors, with at least one element")
+        if sum(t.numel() for t in tensors) == 0:
+            raise ValueError(f"{who}: scores must be a tensor, or a list of tensors, {_FULL}")
         for i, t in enumerate(tensors):
             name = "scores" if single else f"scores[{i}]"
             if t.dtype not in _FLOATS:
                 raise ValueError(f"{who}: {name} must be float16, bfloat16, float32 or float64, got {t.dtype}")
             if t.device != tensors[0].device:
                 raise ValueError(f"{who}: {name} must be on {tensors[0].device} like scores[0], got {t.device}")
+            if t.device.type not in ("cpu", "cuda") or t.layout != torch.strided:
+                raise ValueError(f"{who}: {name} must be dense on cpu or cuda, got {t.layout} on {t.device}")
         factors = cls._factors(who, single, tensors, factor)
         flat = [t.detach().contiguous() for t in tensors]
         return cls(who, single, [t.shape for t in tensors], flat, factors, _TRANSFORMS[transform])
@@ -80,9 +105,7 @@ class _Vector:
     def _factors(who: str, single: bool, tensors: list[Tensor], factor: Tensors | None) -> list[Tensor]:
         if factor is None:
             return []
-        given = [factor] if isinstance(factor, Tensor) else list(factor)
-        if len(given) != len(tensors):
-            raise ValueError(f"{who}: factor must have {len(tensors)} tensors like scores, got {len(given)}")
+        given = _tensors(who, "factor", factor, len(tensors))
         result = []
         for i, (f, t) in enumerate(zip(given, tensors, strict=True)):
             name = "factor" if single else f"factor[{i}]"
@@ -121,6 +144,7 @@ class _Vector:
         else:
             results = self._like("out", out)
             self._check_out(results, [t.dtype for t in results] if real and dtype is None else dtypes)
+            w = _apart(w, results, in_place=True)
         if output == "m" and any(t.dtype == torch.float16 for t in results):
             raise ValueError(f"{self.who}: dtype must not be float16 for output 'm': 1/(s p) overflows it")
         return w, results
@@ -132,11 +156,7 @@ class _Vector:
                 raise ValueError(f"{self.who}: {name} must be contiguous {d}, got {t.dtype} with strides {t.stride()}")
 
     def _like(self, argument: str, given: Tensors) -> list[Tensor]:
-        tensors = [given] if isinstance(given, Tensor) else list(given)
-        if len(tensors) != len(self.shapes):
-            raise ValueError(
-                f"{self.who}: {argument} must have {len(self.shapes)} tensors like scores, got {len(tensors)}"
-            )
+        tensors = _tensors(self.who, argument, given, len(self.shapes))
         for i, (t, shape) in enumerate(zip(tensors, self.shapes, strict=True)):
             name = argument if self.single else f"{argument}[{i}]"
             if t.shape != shape or t.device != self.scores[0].device:
@@ -148,7 +168,14 @@ class _Vector:
                 raise ValueError(f"{self.who}: {name} must be float16, bfloat16, float32 or float64, got {t.dtype}")
         return [t.detach() if argument == "out" else t.detach().contiguous() for t in tensors]
 
+    def apart(self, out: Tensors | None, results: list[Tensor], *, in_place: bool) -> tuple[list[Tensor], list[Tensor]]:
+        """Scores and factors that stay as they are while `results` is written."""
+        written = [] if out is None else results
+        return _apart(self.scores, written, in_place=in_place), _apart(self.factors, written, in_place=in_place)
+
     def result(self, results: list[Tensor], output: str) -> Tensor | list[Tensor]:
+        # Operators do not tell autograd what they wrote: a backward that needs what was there before must raise.
+        torch.autograd.graph.increment_version([t for t in results if not t.is_inference()])
         if output == "indices":
             return torch.cat([r.view(-1) for r in results]).nonzero().view(-1)
         return results[0] if self.single else results
@@ -214,7 +241,8 @@ def multinomial(
         out: contiguous tensors to write into.
     Returns: a tensor, or a list like `scores`.
     Raises: ValueError naming tensor, flat index and value for a NaN, infinite or negative score; for scores all zero.
-    Cost: 2 reads of the scores and 1 write, whatever s; O(numel / 4096) memory beside the output.
+    Cost: 2 reads of the scores and 1 write, whatever s; O(numel / 4096) memory beside the output. Copies are made of
+        inputs that are strided or overlap `out`, and of a factor that does not just repeat over leading dimensions.
     Reference: Bar & Giryes 2023, arXiv:2305.17559, Algorithm 1.
     """
     who = "multinomial"
@@ -224,9 +252,10 @@ def multinomial(
     _whole(who, "stream", stream, 0, (1 << 32) - 1)
     seed = _signed(who, seed)
     w, results = vector.outputs(output, weights, dtype, out)
+    read, factors = vector.apart(out, results, in_place=True)
     try:
         ops.sketch_multinomial(
-            vector.scores, draws, seed=seed, stream=stream, transform=vector.transform, factors=vector.factors,
+            read, draws, seed=seed, stream=stream, transform=vector.transform, factors=factors,
             output=_OUTPUTS[output], weights=w, out=results,
         )  # fmt: skip
     except BadScore as error:
@@ -252,17 +281,14 @@ def top_k(
     Returns: bool masks, the weights with the rest set to 0, or ascending flat indices.
     Raises: ValueError naming tensor, flat index and value for a NaN or infinite score.
     Cost: about 3 reads of the scores and 1 write, a few more for short or awkward vectors; no sort, no concatenation;
-        O(numel / 4096) memory.
+        O(numel / 4096) memory, and copies as in `multinomial`, of scores written in place too.
     """
-    who = "top_k"
-    vector = _Vector.of(who, scores, transform, factor)
-    _one_of(who, "output", output, ["bool", "weights", "indices"])
-    _whole(who, "k", k, 1, vector.numel)
+    vector = _Vector.of("top_k", scores, transform, factor)
+    _one_of(vector.who, "output", output, ["bool", "weights", "indices"])
+    _whole(vector.who, "k", k, 1, vector.numel)
     w, results = vector.outputs(output, weights, None, out)
-    # The operation reads the scores once more after a first write: where they share memory it gets a copy.
-    written = {t.untyped_storage().data_ptr() for t in results}
-    read = [s.clone() if s.untyped_storage().data_ptr() in written else s for s in vector.scores]
-    _select(vector, read, vector.factors, vector.transform, k, _OUTPUTS[output], w, results)
+    read, factors = vector.apart(out, results, in_place=False)  # it may read once more after a first write
+    _select(vector, read, factors, vector.transform, k, _OUTPUTS[output], w, results)
     return vector.result(results, output)
 
 
@@ -288,7 +314,7 @@ def _race(vector: _Vector, k: int, seed: int, stream: int, purpose: int):
     seed = _signed(vector.who, seed)
     vector.check()
     values, keys = races.race_keys(vector.scores, vector.factors, vector.transform, seed, stream, purpose)
-    kept = min(k, sum(int((v > 0).sum()) for v in values))
+    kept = min(k, sum(int(v.count_nonzero()) for v in values))
     masks = [torch.empty_like(key, dtype=torch.bool) for key in keys]
     _select(vector, keys, [], reference.GIVEN, kept, reference.BOOL, keys, masks)
     return values, keys, masks
@@ -313,7 +339,7 @@ def without_replacement(
     Args: as in `multinomial`.
     Returns: exactly k kept, or every positive score where there are fewer: bool masks, masked weights or flat indices.
     Raises: ValueError as in `multinomial`.
-    Cost: 8 bytes an element for the keys, then `top_k` on them.
+    Cost: 16 bytes an element for values and keys in fp64, then `top_k` on the keys.
     """
     vector = _Vector.of("without_replacement", scores, transform, factor)
     _one_of(vector.who, "output", output, ["bool", "weights", "indices"])
@@ -349,12 +375,12 @@ def priority(
     _one_of(vector.who, "output", output, ["m", "weights", "bool", "indices"])
     w, results = vector.outputs(output, weights, dtype, out)
     values, keys, masks = _race(vector, k, seed, stream, races.PRIORITY)
-    left = [key[~mask] for key, mask in zip(keys, masks, strict=True)]
-    tau = max((float(rest.max()) for rest in left if rest.numel()), default=0.0)
+    tau = max(float(key.masked_fill_(mask, 0.0).max()) for key, mask in zip(keys, masks, strict=True) if key.numel())
     writer = reference.FlatWriter(vector.scores, _OUTPUTS[output], w, results)
-    for v, mask in zip(values, masks, strict=True):
-        m = torch.where(mask, (torch.full_like(v, tau) / v).clamp(min=1.0), 0.0)  # a number / v would round twice
-        writer.write(mask.to(torch.int64), m)
+    for whole, mask in zip(values, masks, strict=True):
+        for v, kept in zip(whole.split(races.CHUNK), mask.split(races.CHUNK), strict=True):
+            m = torch.where(kept, (torch.full_like(v, tau) / v).clamp(min=1.0), 0.0)  # a number / v would round twice
+            writer.write(kept.to(torch.int64), m)
     return vector.result(results, output)
 
 
@@ -363,7 +389,7 @@ def draws_for_nnz(scores: Tensors, nnz: int, *, transform: Transform = "given", 
 
     Args: as in `multinomial`; 1 <= nnz <= number of elements.
     Raises: ValueError as in `multinomial`, or where no s < 2^31 reaches `nnz` (it names what can be reached).
-    Cost: one read of the scores, then 31 evaluations on a histogram of at most a few thousand bins.
+    Cost: 2 reads of the scores (fp64: 3), 8 bytes an element; 31 evaluations on at most a few thousand bins.
     """
     vector = _Vector.of("draws_for_nnz", scores, transform, factor)
     _whole(vector.who, "nnz", nnz, 1, vector.numel)

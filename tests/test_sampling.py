@@ -196,6 +196,36 @@ def test_weights_can_be_sketched_in_place(method) -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
+def test_outputs_that_overlap_other_inputs(method) -> None:
+    """Swapped tensors, views shifted by a few elements, a factor: as if all inputs had memory of their own."""
+    scores, other = scores_of(9000).round(), scores_of(9000, seed=2).round()
+    cases = [
+        lambda a, b: ([a[:9000], b[:9000]], {"out": [b[:9000], a[:9000]]}),
+        lambda a, b: (a[:9000], {"out": a[5:]}),
+        lambda a, b: (b[:9000], {"weights": a[:9000], "out": a[5:]}),
+        lambda a, b: (b[:9000], {"factor": -a[:9000] if method == "top_k" else a[:9000], "out": b[:9000]}),
+        lambda a, b: (b[:9000], {"factor": a[:9000], "weights": b[:9000].clone(), "out": a[:9000]}),
+        lambda a, b: (b[:9000].view(100, 90), {"factor": a[:90], "out": a[:9000].view(100, 90)}),
+    ]
+    for case in cases:
+        given, options = case(*(torch.cat([t, torch.ones(5)]) for t in (scores, other)))
+        fresh = {name: value for name, value in options.items() if name != "out"}
+        expected = run(method, given, output="weights", **fresh)
+        assert same_bytes(flat(run(method, given, output="weights", **options)), flat(expected))
+
+
+@pytest.mark.parametrize(("method", "output"), [c for c in CASES if c[1] != "indices"])
+def test_autograd_learns_that_out_was_written(method, output) -> None:
+    scores = scores_of(600)
+    out = torch.empty_like(run(method, scores, output=output))
+    version = out._version
+    run(method, scores, output=output, out=out)
+    assert out._version > version
+    with torch.inference_mode():
+        assert same_bytes(run(method, scores, output=output, out=torch.empty_like(out)), out)
+
+
+@pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("shape", [(), (1,), (7,), (1, 7), (5, 1), (4, 1, 1), (4, 5, 7), (5, 7)])
 @pytest.mark.parametrize("transform", ["given", "abs", "square"])
 def test_transform_and_factor_are_the_product(method, shape, transform) -> None:
@@ -271,6 +301,11 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"scores": TEN.int()}, "scores must be float16, bfloat16, float32 or float64, got torch.int32"),
     ({"scores": [TEN, TEN.bool()]}, "scores[1] must be float16, bfloat16, float32 or float64, got torch.bool"),
     ({"scores": [TEN, TEN.to("meta")]}, "scores[1] must be on cpu like scores[0], got meta"),
+    ({"scores": TEN.to("meta")}, "scores must be dense on cpu or cuda, got torch.strided on meta"),
+    ({"scores": TEN.to_sparse()}, "scores must be dense on cpu or cuda, got torch.sparse_coo on cpu"),
+    ({"factor": 2.0}, "factor must be a tensor, or a list of tensors, with at least one element, got float"),
+    ({"weights": [2.0]}, "weights must be a tensor, or a list of tensors, with at least one element, got float"),
+    ({"out": "x"}, "out must be a tensor, or a list of tensors, with at least one element, got str"),
     ({"transform": "log"}, "transform must be one of 'given', 'abs', 'square', got 'log'"),
     ({"output": "mask"}, "output must be one of "),
     ({"factor": torch.ones(4)}, "factor must broadcast to [2, 5] like scores, got [4]"),

@@ -1,6 +1,6 @@
 """Weighted selection without replacement: every positive score runs a race, the k largest keys win.
 
-Keys are materialised in fp64 (8 bytes an element) and selected by the exact `top_k`.
+Values and keys are materialised in fp64 (16 bytes an element); the exact `top_k` selects.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor
 from .reference import TILE, random_bits, rescale, score_values
 
 PRIORITY, WITHOUT_REPLACEMENT = 5, 7  # purposes
-CHUNK = 1 << 20
+CHUNK = 1 << 16  # elements at once: the temporaries stay in the cache
 LN2 = 0.6931471805599453
 
 
