@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, get_type_hints
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from rich.console import Console
     from torch import nn
     from typer import Typer
@@ -15,6 +17,42 @@ if TYPE_CHECKING:
 
 _INTERRUPTED = 130
 _WIDEST = 400
+_NET = "the net: mlp, lenet-300-100, small-conv, vgg19, resnet20, wide-resnet or resnet18"
+_DATA_DIR = "folder of the data set's files in their standard format; not needed for digits"
+# What --help says of each flag.
+_FLAGS = {
+    "run": {
+        "model": _NET,
+        "dataset": "digits (bundled), or mnist, fashion-mnist, cifar10, cifar100, tiny-imagenet from --data-dir",
+        "data_dir": _DATA_DIR,
+        "density": "fractions of the weights to keep, in (0, 1]; default .5,.2,.1,.05",
+        "method": "score or score/selector; default magnitude,snip,grasp,synflow",
+        "seeds": "repetitions, with seeds 0, 1, ...: weights, scoring batch and data order are those of the seed",
+        "epochs": "of each training; default: the data set's recipe",
+        "batch_size": "of the training; default: the data set's recipe",
+        "lr": "learning rate at the start; default: the data set's recipe",
+        "device": "cpu, cuda or cuda:N",
+        "threads": "of torch on the CPU; default 1 for digits, else torch's own number",
+        "out": "folder of results.jsonl and accuracy.png; default runs/DATASET-MODEL",
+    },
+    "prune": {
+        "density": "fraction of the weights to keep, in (0, 1]; required",
+        "model": _NET,
+        "score": "magnitude, random, snip, grasp, synflow or sketch",
+        "select": "threshold, multinomial, without_replacement or priority",
+        "scope": "global: one ranking over all layers; layer: the same density in every layer",
+        "distribution": "densities of layers, in place of --scope: uniform, erk or balanced",
+        "iterations": "steps to the density; default: the score's own (synflow 100, others 1)",
+        "inputs": "ones, normal, chi or sparse: score on these in place of data",
+        "dataset": "digits, mnist, fashion-mnist, cifar10, cifar100 or tiny-imagenet: 256 examples to score on",
+        "data_dir": _DATA_DIR,
+        "classes": "outputs of the net where no --dataset says; default: the model's own",
+        "weights": "a saved state_dict of the net to score; default: fresh weights drawn from --seed",
+        "seed": "of everything random",
+        "out": "file for the mask (safetensors)",
+    },
+    "doctor": {"strict": "exit with 1 unless the compiled extension is loaded and triton imports"},
+}
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -59,11 +97,21 @@ def build() -> Typer:
         help="Sketched masks and pruning at initialization.",
         add_completion=False,
         pretty_exceptions_enable=False,
+        rich_markup_mode="markdown",  # paragraphs that fit the terminal
     )
-    app.command()(run)
-    app.command()(prune)
-    app.command()(doctor)
+    for command in (run, prune, doctor):
+        app.command()(_explained(command))
     return app
+
+
+def _explained(command: Callable[..., None]) -> Callable[..., None]:
+    """Give the flags of a command their help; typer, which takes it from annotations, is not imported before."""
+    import typer
+
+    hints = get_type_hints(command)
+    for name, text in _FLAGS[command.__name__].items():
+        command.__annotations__[name] = Annotated[hints[name], typer.Option(help=text)]
+    return command
 
 
 def run(

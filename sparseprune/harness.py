@@ -101,6 +101,8 @@ class Plan:
                 raise ValueError(f"run: density must be in (0, 1], got {density}")
         if not self.densities:
             raise ValueError("run: density must name at least one density, got none")
+        if not self.methods:
+            raise ValueError("run: method must name at least one method, got none")
         for name, value, least in (
             ("seeds", self.seeds, 1),
             ("epochs", self.epochs, 0),
@@ -275,5 +277,7 @@ def _check_device(device: str) -> None:
         raise ValueError(f"run: device must be cpu, cuda or cuda:N, got {device!r}") from None
     if kind not in ("cpu", "cuda"):
         raise ValueError(f"run: device must be cpu, cuda or cuda:N, got {device!r}")
-    if kind == "cuda" and not torch.cuda.is_available():
-        raise ValueError("run: device must be there, got 'cuda' but torch sees no CUDA device")
+    if kind == "cuda" and (torch.device(device).index or 0) >= torch.cuda.device_count():
+        raise ValueError(
+            f"run: device must be there, got {device!r}; CUDA devices torch sees: {torch.cuda.device_count()}"
+        )

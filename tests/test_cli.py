@@ -1,6 +1,7 @@
 """The command line: what it prints, what it leaves, and one clear line for every mistake."""
 
 import builtins
+import inspect
 import json
 import subprocess
 import sys
@@ -8,8 +9,10 @@ import sys
 import pytest
 import torch
 
-from sparseprune import cli, models
+from sparseprune import cli, data, densities, inputs, models, scores, select
+from sparseprune.harness import Plan
 from sparseprune.masks import Masks
+from sparseprune.prune import SCOPES
 
 
 @pytest.fixture(autouse=True)
@@ -90,6 +93,7 @@ def test_interruption_says_how_to_go_on(tmp_path, capsys, monkeypatch):
         (("run", "--density", "1.5"), "run: density must be in (0, 1], got 1.5"),
         (("run", "--density", "half"), "run: density must be a number in (0, 1], got 'half'"),
         (("run", "--method", "synflo"), "got 'synflo'"),
+        (("run", "--method", ","), "method must name at least one method"),
         (("run", "--model", "vgg"), "run: model must be one of"),
         (("run", "--dataset", "mnist"), "pass data_dir (--data-dir)"),
         (("run", "--dataset", "mnist", "--data-dir", "nowhere"), "data_dir must be an existing folder, got nowhere"),
@@ -143,6 +147,24 @@ def test_no_command_shows_the_help(capsys, monkeypatch):
         cli.main()
     out = capsys.readouterr().out
     assert not exit_.value.code and all(command in out for command in ("run", "prune", "doctor"))
+
+
+def test_every_flag_has_its_help_and_names_what_it_takes(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    for command in ("run", "prune", "doctor"):
+        parameters = inspect.signature(getattr(cli, command)).parameters
+        assert list(parameters) == list(cli._FLAGS[command])
+        shown = " ".join(call(capsys, command, "--help")[1].split())
+        assert all(text in shown for text in cli._FLAGS[command].values())
+    prune = cli._FLAGS["prune"]
+    for flag, names in (
+        ("model", models.MODELS), ("score", scores.names()), ("select", select.names()), ("dataset", data.names()),
+        ("inputs", inputs.KINDS), ("scope", SCOPES), ("distribution", densities.RULES),
+    ):  # fmt: skip
+        assert all(name in prune[flag] for name in names)
+    assert all(name in cli._FLAGS["run"]["dataset"] for name in data.names())
+    assert ".5,.2,.1,.05" in cli._FLAGS["run"]["density"] and Plan().densities == (0.5, 0.2, 0.1, 0.05)
+    assert ",".join(Plan().methods) in cli._FLAGS["run"]["method"]
 
 
 @pytest.mark.parametrize("missing", ["typer", "rich"])

@@ -233,6 +233,8 @@ def test_collapse_is_told_before_the_training_starts(tmp_path, monkeypatch):
         ({"epochs": -1}, "epochs must be at least 0, got -1"),
         ({"batch_size": 0}, "batch_size must be at least 1"),
         ({"lr": float("inf")}, "lr must be a finite number > 0"),
+        ({"methods": ()}, "method must name at least one method, got none"),
+        ({"device": "cuda:99"}, r"device must be there, got 'cuda:99'; CUDA devices torch sees: \d+"),
         ({"device": "gpu9"}, "device must be cpu, cuda or cuda:N, got 'gpu9'"),
         ({"device": "meta"}, "device must be cpu, cuda or cuda:N, got 'meta'"),
     ],
