@@ -92,7 +92,7 @@ def test_a_score_gives_one_tensor_a_parameter_and_leaves_the_model_as_found(scor
     assert {n: s.shape for n, s in result.items()} == {n: w.shape for n, w in prunable(model).items()}
     assert all(s.isfinite().all() and not s.requires_grad and s.dtype is torch.float32 for s in result.values())
     assert all(torch.equal(model.state_dict()[n], t) for n, t in before.items())
-    assert all(bool((p.grad == 3).all()) for p in model.parameters() if p.grad is not None)
+    assert all(p.grad is not None and bool((p.grad == 3).all()) for p in model.parameters())
     assert [m.training for m in model.modules()] == modes
     assert not any(m._forward_pre_hooks or m._forward_hooks for m in model.modules())
     assert torch.equal(state, torch.random.get_rng_state())
