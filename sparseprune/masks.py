@@ -15,6 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from .files import write_whole
+
 _FORMAT = "sparseprune.masks.v1"
 _FLOATS = {
     str(dtype).removeprefix("torch."): dtype for dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -97,7 +99,7 @@ class Masks(Mapping[str, Tensor]):
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the masks as safetensors: 1 bit a weight for bool masks, names, shapes, seed and hash in the metadata.
 
-        The file appears whole or not at all. Cost: numel/8 bytes for bool masks.
+        The file appears whole or not at all; its folder is created. Cost: numel/8 bytes for bool masks.
         """
         from safetensors.torch import save
 
@@ -112,13 +114,7 @@ class Masks(Mapping[str, Tensor]):
         }
         header = json.dumps({"masks": layout, "seed": self.seed})
         metadata = {"format": _FORMAT, "header": header, "sha256": _digest(header, arrays)}
-        path = Path(path)
-        partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-        try:
-            partial.write_bytes(save(arrays, metadata))
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
+        write_whole(Path(path), lambda stream: stream.write(save(arrays, metadata)))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Masks:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from .files import write_whole
 from .harness import DENSE
 from .summary import Line
-from .training import write_whole
 
 _STYLES = {"threshold": "-", "multinomial": "--", "without_replacement": ":", "priority": "-."}
 

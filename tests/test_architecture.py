@@ -10,7 +10,7 @@ FILES = sorted([*(ROOT / "sparseprune").rglob("*.py"), *(ROOT / "kernels").rglob
 
 # From the ground up: a part may import itself and what stands before it.
 LAYERS = [
-    {"ops", "kernels"},
+    {"ops", "kernels", "files"},
     {"sampling", "nn", "prunable"},
     {"masks", "densities", "inputs", "scores", "select", "prune"},
     {"models", "data", "training"},

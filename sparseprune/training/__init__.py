@@ -1,6 +1,5 @@
 """The training loop of the papers, and the accuracy it ends with."""
 
-from .checkpoint import write_whole
 from .loop import History, evaluate, train
 
-__all__ = ["History", "evaluate", "train", "write_whole"]
+__all__ = ["History", "evaluate", "train"]

@@ -6,7 +6,7 @@ from torch import nn
 
 from sparseprune import data
 from sparseprune.data.dataset import Dataset
-from sparseprune.training import evaluate, train, write_whole
+from sparseprune.training import evaluate, train
 
 
 def tiny(name: str = "tiny", count: int = 96) -> Dataset:
@@ -128,21 +128,6 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path):
 def test_checkpoints_wait_for_their_time(tmp_path):
     train(net(), tiny(), epochs=2, checkpoint=tmp_path / "run.pt", checkpoint_seconds=3600)
     assert not any(tmp_path.iterdir())
-
-
-def test_a_file_is_written_whole_or_not_at_all(tmp_path):
-    path = tmp_path / "file"
-    path.write_bytes(b"old")
-
-    def fail(stream) -> None:
-        stream.write(b"half")
-        raise Interrupted
-
-    with pytest.raises(Interrupted):
-        write_whole(path, fail)
-    assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
-    write_whole(path, lambda stream: stream.write(b"new"))
-    assert path.read_bytes() == b"new" and list(tmp_path.iterdir()) == [path]
 
 
 def test_evaluate_counts_the_right_ones_in_eval_mode():
