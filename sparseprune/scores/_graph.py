@@ -41,20 +41,21 @@ def switched(model: nn.Module, mode: str, seed: int) -> Iterator[None]:
 class MaskedModel:
     """The model as a function of its prunable weights, each multiplied by its mask inside the graph.
 
-    Buffers are copies, so that batch statistics of a train-mode pass do not reach the model.
+    Buffers are copies, so that batch statistics of a train-mode pass do not reach the model. Half-precision weights,
+    state and inputs are taken to float32: gradients of 1e-8 and squares of 1e5 would leave the range of float16.
     """
 
     def __init__(self, model: nn.Module, masks: Mapping[str, Tensor] | None) -> None:
         self.model = model
         self.masks = masks or {}
-        self.weights = {name: w.detach().requires_grad_() for name, w in prunable(model).items()}
-        self._others = {n: p.detach() for n, p in model.named_parameters() if n not in self.weights}
-        self._others |= {n: b.clone() for n, b in model.named_buffers()}
+        self.weights = {name: _wide(w.detach()).requires_grad_() for name, w in prunable(model).items()}
+        self._others = {n: _wide(p.detach()) for n, p in model.named_parameters() if n not in self.weights}
+        self._others |= {n: _wide(b.clone()) for n, b in model.named_buffers()}
 
     def __call__(self, x: Any) -> Any:
         """Return model(x) with the masked weights."""
         masked = {n: w * self.masks[n] if n in self.masks else w for n, w in self.weights.items()}
-        return torch.func.functional_call(self.model, {**self._others, **masked}, (x,))
+        return torch.func.functional_call(self.model, {**self._others, **masked}, (_wide(x),))
 
     def gradients(self, value: Tensor, *, create_graph: bool = False) -> dict[str, Tensor]:
         """Return d value / d weight of every prunable weight; zeros where the value does not depend on it."""
@@ -64,6 +65,10 @@ class MaskedModel:
             value, list(self.weights.values()), create_graph=create_graph, materialize_grads=True
         )
         return dict(zip(self.weights, grads, strict=True))
+
+
+def _wide(x: Any) -> Any:
+    return x.float() if isinstance(x, Tensor) and x.dtype in (torch.float16, torch.bfloat16) else x
 
 
 def mean_over_batches(

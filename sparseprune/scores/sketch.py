@@ -64,8 +64,7 @@ class Sketch:
         w = masked.weights[name].detach()
         if square is None:
             return torch.zeros_like(w)
-        wide = torch.promote_types(w.dtype, torch.float32)  # a norm of half-precision inputs may not fit their type
-        score = w.abs() * square.sqrt().to(wide)
+        score = w.abs() * square.sqrt().to(w.dtype)
         return score * masked.masks[name] if name in masked.masks else score
 
 
@@ -79,7 +78,6 @@ def squared_norms(module: nn.Module, x: Tensor) -> Tensor:
     Returns:
         float64 [in] for nn.Linear, [out, in/groups, kh, kw] (equal inside a group) for nn.Conv2d.
     """
-    x = x.to(torch.promote_types(x.dtype, torch.float32))
     if not isinstance(module, nn.Conv2d):
         return x.reshape(-1, x.shape[-1]).square().sum(0, dtype=torch.float64)
     square = _padded(module, x if x.dim() == 4 else x[None]).square()

@@ -98,6 +98,21 @@ def test_a_score_gives_one_tensor_a_parameter_and_leaves_the_model_as_found(scor
     assert torch.equal(state, torch.random.get_rng_state())
 
 
+@pytest.mark.parametrize("score", [s for s in OBJECTS if s.name not in ("random", "magnitude")], ids=repr)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_models_are_scored_in_float32(score, dtype):
+    model = _model().to(dtype)
+    batches = [(x.to(dtype), y) for x, y in _batches()]
+
+    def run(model, batches):
+        return score.score(model, batches, loss=F.cross_entropy, masks=None, seed=0)
+
+    got = run(model, batches)
+    expected = run(copy.deepcopy(model).float(), [(x.float(), y) for x, y in batches])
+    assert all(got[n].dtype is torch.float32 and torch.equal(got[n], expected[n]) for n in expected)
+    assert all(p.dtype is dtype for p in model.parameters())
+
+
 @pytest.mark.parametrize("score", OBJECTS, ids=repr)
 def test_masked_weights_score_zero_and_the_rest_do_not(score):
     model = _model()
