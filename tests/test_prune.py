@@ -132,6 +132,21 @@ def test_the_selector_acts_at_the_last_iteration_only():
     assert all((last[n][~before[n]] == 0).all() and not masks[n][~before[n]].any() for n in masks)
 
 
+@pytest.mark.parametrize("kind, different", [("chi", 3), ("normal", 1)])
+def test_chi_inputs_are_drawn_anew_each_iteration_and_the_others_once(kind, different):
+    seen = []
+
+    class Spy(Fixed):
+        needs: ClassVar[str] = "inputs"
+
+        def score(self, model, batches, **rest):
+            seen.extend(float(x.sum()) for x, _ in batches)
+            return super().score(model, batches, **rest)
+
+    prune(_model(), 0.5, score=Spy(_like(_model(), torch.abs)), inputs=kind, input_shape=SHAPE, iterations=3)
+    assert len(seen) == 3 and len(set(seen)) == different
+
+
 def test_iterations_default_to_the_scores_own():
     done = []
     prune(_model(), 0.5, score="synflow", input_shape=SHAPE, progress=lambda t, total: done.append((t, total)))
