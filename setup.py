@@ -46,7 +46,7 @@ class OptionalBuildExtension(BuildExtension):
             self.extensions = []
 
     def get_source_files(self) -> list[str]:
-        return [source for extension in self.extensions for source in extension.sources]
+        return [file for extension in self.extensions for file in (*extension.sources, *extension.depends)]
 
     def copy_extensions_to_source(self) -> None:
         if self.extensions:
@@ -67,6 +67,7 @@ def extension() -> Extension:
 
 
 setup(
+    license="MIT",
     packages=[*find_packages(include=["sparseprune", "sparseprune.*"]), "sparseprune.kernels"],
     package_dir={"sparseprune.kernels": "kernels"},
     package_data={"sparseprune": ["py.typed"]},

@@ -1,8 +1,10 @@
 """The rules of the build, each with the day it stops holding."""
 
 import os
+import shutil
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -78,6 +80,21 @@ def test_everything_runs_without_the_extension(tmp_path):
     missing, serving, total = run(code, tmp_path).split()
     assert (missing, serving) == ("True", "reference")
     assert run(with_extension, tmp_path).split()[2] == total
+
+
+def test_a_source_distribution_holds_all_that_the_build_needs(tmp_path):
+    """A missing header would not fail an installation: it would go on without the extension."""
+    for name in ("csrc", "kernels", "sparseprune"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("*.so", "__pycache__"))
+    for name in ("pyproject.toml", "setup.py", "LICENSE"):
+        shutil.copy(ROOT / name, tmp_path)
+    (tmp_path / "README.md").touch()
+    command = [sys.executable, "setup.py", "-q", "sdist", "--formats=tar"]
+    subprocess.run(command, cwd=tmp_path, capture_output=True, check=True)
+    with tarfile.open(next((tmp_path / "dist").glob("*.tar"))) as archive:
+        packed = {name.split("/", 1)[1] for name in archive.getnames() if "/" in name}
+    needed = [file for name in ("csrc", "kernels", "sparseprune") for file in (tmp_path / name).rglob("*.*")]
+    assert {str(file.relative_to(tmp_path)) for file in needed} | {"setup.py", "LICENSE"} <= packed
 
 
 @pytest.mark.parametrize("name", ["demo", "test", "lint", "compile", "bench", "gpu"])
