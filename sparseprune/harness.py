@@ -14,6 +14,7 @@ import torch
 
 from . import __version__, models, scores, select
 from .data import Dataset, load
+from .data import names as dataset_names
 from .masks import Report
 from .nn import sparsify
 from .prune import prune
@@ -94,6 +95,8 @@ class Plan:
     pairs: tuple[str, ...] = field(init=False)
 
     def __post_init__(self) -> None:
+        if self.dataset not in dataset_names():
+            raise ValueError(f"run: dataset must be one of {', '.join(dataset_names())}, got {self.dataset!r}")
         if self.model not in models.MODELS:
             raise ValueError(f"run: model must be one of {', '.join(models.MODELS)}, got {self.model!r}")
         for density in self.densities:

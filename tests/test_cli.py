@@ -97,7 +97,7 @@ def test_interruption_says_how_to_go_on(tmp_path, capsys, monkeypatch):
         (("run", "--model", "vgg"), "run: model must be one of"),
         (("run", "--dataset", "mnist"), "pass data_dir (--data-dir)"),
         (("run", "--dataset", "mnist", "--data-dir", "nowhere"), "data_dir must be an existing folder, got nowhere"),
-        (("run", "--dataset", "svhn"), "name must be one of digits"),
+        (("run", "--dataset", "svhn"), "run: dataset must be one of digits"),
         (("run", "--seeds", "0"), "seeds must be at least 1"),
         (("run", "--seeds", "many"), "'--seeds'"),
         (("run", "--threads", "0"), "threads must be at least 1"),
