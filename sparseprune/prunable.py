@@ -22,8 +22,7 @@ def prunable(model: nn.Module, modules: Iterable[str | nn.Module] | None = None)
     Raises:
         ValueError: an entry of `modules` is not in the model or has nothing prunable in it.
     """
-    names = layers(model, modules)
-    return {name: p for name, p in model.named_parameters() if name in names}
+    return {name: group[0].weight for name, group in layers(model, modules).items()}
 
 
 def layers(

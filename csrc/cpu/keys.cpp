@@ -55,7 +55,7 @@ struct Window {
 };
 
 struct Tally {
-  int64_t inside = 0, above = 0, bad = 0;
+  int64_t inside = 0, above = 0, bad = 0, zeros = 0;
 };
 
 // Which values lie in [low, high); how many lie above, and how many are infinite or NaN.
@@ -83,7 +83,8 @@ CLONES bool any(const uint8_t* match) {
   return found != 0;
 }
 
-// The same by keys, with the bin of each: right for infinite values and NaN too.
+// The same by keys, with the bin of each: right for infinite values and NaN too. Zeros, of which a pruned net is full, are
+// counted apart and not inside.
 CLONES Tally place_keys(const double* v, int n, Window w, uint32_t* digit, uint8_t* inside) {
   const uint64_t last = (uint64_t{1} << w.bits) - 1;
   Tally tally;
@@ -91,19 +92,23 @@ CLONES Tally place_keys(const double* v, int n, Window w, uint32_t* digit, uint8
     const int64_t key = order_key(v[i]);
     const uint64_t bin = w.bin(v[i]);
     digit[i] = static_cast<uint32_t>(bin);
-    inside[i] = (key >= w.low) & (bin <= last);
+    inside[i] = (key >= w.low) & (bin <= last) & (key != 0);
+    tally.zeros += key == 0;
     tally.above += (key >= w.low) & (bin > last);
     tally.bad += (key >= INFINITE_KEY) | (key <= ~INFINITE_KEY);
   }
   return tally;
 }
 
-// The digits that are inside move to the front, branch-free; returns how many there are among the first n.
+// The digits that are inside move to the front, branch-free in a group; returns how many there are among the first n.
 int compact(uint32_t* digit, const uint8_t* inside, int n) {
   int kept = 0;
-  for (int i = 0; i < n; ++i) {
-    digit[kept] = digit[i];
-    kept += inside[i];
+  for (int g = 0; g < n; g += GROUP) {
+    if (!any(inside + g)) continue;
+    for (int i = g; i < std::min(n, g + GROUP); ++i) {
+      digit[kept] = digit[i];
+      kept += inside[i];
+    }
   }
   return kept;
 }
@@ -132,6 +137,7 @@ class Histogram {
       tally = place_keys(t.wide, n, window_, t.digit, t.inside);
       const int kept = compact(t.digit, t.inside, n);
       for (int i = 0; i < kept; ++i) ++counts_[(i & (copies_ - 1)) * bins_ + t.digit[i]];
+      if (window_.low <= 0 && window_.bin(0.0) < static_cast<uint64_t>(bins_)) counts_[window_.bin(0.0)] += tally.zeros;
     } else {
       add_few(t.v, n, t.inside);
     }

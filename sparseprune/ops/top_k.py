@@ -34,15 +34,16 @@ class Bin(NamedTuple):
 
 def find_bin(histogram: Tensor, rank: int, low: int, shift: int) -> Bin | None:
     """The bin that holds the rank-th largest key; None if it lies above or below all bins."""
-    bins, (above, bad) = histogram[:-2], histogram[-2:].tolist()
+    counts = histogram.cpu().numpy()
+    bins, above, bad = counts[:-2], int(counts[-2]), int(counts[-1])
     if bad:
         raise NotFinite("a score is NaN or infinite")
-    reach = bins.flip(0).cumsum(0)  # keys in this bin of the window and in those above it
+    reach = bins[::-1].cumsum()  # keys in this bin of the window and in those above it
     if not above < rank <= above + int(reach[-1]):
         return None
-    place = int(torch.searchsorted(reach, rank - above))
-    size = int(bins[len(bins) - 1 - place])
-    return Bin(low + ((len(bins) - 1 - place) << shift), shift, rank - above - int(reach[place]) + size, size)
+    place = int(reach.searchsorted(rank - above))
+    digit, size = len(bins) - 1 - place, int(bins[len(bins) - 1 - place])
+    return Bin(low + (digit << shift), shift, rank - above - int(reach[place]) + size, size)
 
 
 def refine(count: Count, found: Bin | None, rank: int, end: int) -> Bin:

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-# The peak of a product is brought back to [1/2, 1) where it leaves 2^-room ... 2^room: an ordinary net is hardly
-# touched, and what one layer can do to a peak stays far from the ends of the type.
-_ROOM = {torch.float64: 256}
-_ROOM_OF_OTHERS = 16
+# The peak of a product is brought back to [1/2, 1) where it leaves 2^low ... 2^high: an ordinary net is not touched, and
+# what one layer can do to a peak stays far from the ends of the type.
+_ROOM = {torch.float64: (-256, 256)}
+_ROOM_OF_OTHERS = (-16, 48)
 # How far below the exponent of a sum a term may lie in float32: its small entries keep 2^-26 before they lose digits.
 _DEPTH = 100
 
@@ -41,10 +41,14 @@ class Scaled(Tensor):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         """Run one op of the forward pass by the rule of its name."""
+        kwargs = kwargs or {}
         with torch._C.DisableTorchFunctionSubclass():
+            if _all_zero(args) and _all_zero(kwargs.values()):  # an ordinary net: the mantissas are the values
+                result = func(*args, **kwargs)
+                return _renormalised(result, 0) if func.__name__ in _PRODUCTS else _mark(result, 0)
             # Without a graph (inside a custom autograd Function) the backward could not see a change of exponent.
             rule = _RULES.get(func.__name__, _by_value) if torch.is_grad_enabled() else _by_value
-            return rule(func, args, kwargs or {})
+            return rule(func, args, kwargs)
 
 
 def scaled(mantissa: Tensor, exponent: int = 0) -> Scaled:
@@ -65,9 +69,10 @@ def times_power(x: Tensor, power: int) -> Tensor:
 
 def _mark(result: Any, exponent: int) -> Any:
     """Make Scaled, in place and without a node in the graph, every floating-point tensor in a result."""
-    for tensor in _tensors(result):
-        tensor.__class__ = Scaled
-        tensor.exponent = exponent
+    for tensor in (result,) if type(result) in (Tensor, Scaled) else _tensors(result):
+        if tensor.is_floating_point():
+            tensor.__class__ = Scaled
+            tensor.exponent = exponent
     return result
 
 
@@ -97,7 +102,18 @@ def _exponent(x: Any) -> int:
 
 
 def _exponents(tree: Any) -> list[int]:
-    return [t.exponent for t in _tensors(tree) if type(t) is Scaled]
+    if type(tree) is Scaled:
+        return [tree.exponent]
+    branches = tree.values() if type(tree) is dict else tree if isinstance(tree, (tuple, list)) else ()
+    return [exponent for branch in branches for exponent in _exponents(branch)]
+
+
+def _all_zero(arguments: Iterable[Any]) -> bool:
+    for x in arguments:  # flat arguments are nearly all there are, and this runs for every op
+        kind = type(x)
+        if (kind is Scaled and x.exponent) or (kind in (tuple, list, dict) and any(_exponents(x))):
+            return False
+    return True
 
 
 def _peak(x: Tensor) -> float:
@@ -116,8 +132,8 @@ def _bits(x: Any) -> int | None:
 def _renormalised(result: Tensor, exponent: int) -> Any:
     """Mark the result of a product, with its peak brought back into range."""
     bits = _bits(result)
-    room = _ROOM.get(result.dtype, _ROOM_OF_OTHERS)
-    if bits is None or -room < bits <= room:
+    low, high = _ROOM.get(result.dtype, _ROOM_OF_OTHERS)
+    if bits is None or low < bits <= high:
         return _mark(result, exponent)
     return _mark(times_power(result, -bits), exponent + bits)
 
@@ -221,18 +237,18 @@ def _affine(shift: str, first: str, second: str) -> _Rule:
     """Make the rule of a product plus a shift from the names, in the order of the arguments, that start a signature."""
     names = (first, second, shift) if shift == "bias" else (shift, first, second)
 
-    def rule(func: Any, args: Any, kwargs: Any) -> Any:
+    def product(func: Any, args: Any, kwargs: Any) -> Any:
         bound = dict(zip(names, args, strict=False)) | kwargs
         term = bound.get(shift)
-        e = product = sum(_exponents([bound[first], bound[second]]))
-        if term is not None and (product or type(term) is Scaled):
-            e = _common([product, *_exponents(term)], [term])
-            bound[first] = _moved(bound[first], product - e)
+        e = own = sum(_exponents([bound[first], bound[second]]))
+        if term is not None and (own or type(term) is Scaled):
+            e = _common([own, *_exponents(term)], [term])
+            bound[first] = _moved(bound[first], own - e)
             bound[shift] = _under(e, term)
         rest = {key: value for key, value in bound.items() if key not in names}
         return _renormalised(func(*(bound.get(name) for name in names), *args[3:], **rest), e)
 
-    return rule
+    return product
 
 
 def _batch_norm(func: Any, args: Any, kwargs: Any) -> Any:
@@ -312,4 +328,7 @@ _RULES: dict[str, _Rule] = {
     "batch_norm": _batch_norm,
     "pad": _pad,
     "__setitem__": _sets,
+}
+_PRODUCTS = {
+    name for name, rule in _RULES.items() if rule in (_multiplies, _divides, _batch_norm) or rule.__name__ == "product"
 }
