@@ -93,7 +93,7 @@ def sample_shape(
         return tuple(next(iter(data))[0].shape[1:])
     given = input_shape if input_shape is not None else getattr(model, "input_shape", None)
     if given is not None:
-        if not isinstance(given, Sequence) or not all(isinstance(size, Integral) and size > 0 for size in given):
+        if not isinstance(given, Sequence) or not all(isinstance(size, Integral) and int(size) > 0 for size in given):
             raise ValueError(f"prune: input_shape must be positive integers such as (3, 32, 32), got {given!r}")
         return tuple(given)
     first = next((m for m in model.modules() if hasattr(m, "weight")), None)
