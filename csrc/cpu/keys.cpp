@@ -225,6 +225,7 @@ void drop_ties(const V* v, int n, V low, V high, int64_t quota, uint8_t* keep) {
 
 template <class V>
 void mark_keys(const Vector& vector, Window cut, const int64_t* quota, bool weights, int64_t* ties) {
+  const ExactSubnormals exact;
   const V low = value_of<V>(cut.low), high = value_of<V>(cut.high());
   for_each_tile<Scratch<V>>(vector.tiles(), [&](int64_t b, Scratch<V>& t) {
     ties[b] = 0;
