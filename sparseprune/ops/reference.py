@@ -303,7 +303,8 @@ def key_mark(
 ) -> Tensor:
     """Keep keys above the threshold and, in index order, the first quota_b of each tile's ties; write bool or weights.
 
-    Above and tie are judged after `>> shift`. Tiles of quota -1 are left alone. Returns the ties a tile, int64 [T].
+    Above and tie are judged after `>> shift`; scores are finite, as `key_histogram` has shown. Tiles of quota -1 are left
+    alone. Returns the ties a tile, int64 [T].
     """
     flat, numel, ties = FlatWriter(scores, output, weights, out), sum(score.numel() for score in scores), []
     for first, v in tile_blocks(scores, factors, transform):
