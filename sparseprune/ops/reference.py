@@ -243,7 +243,8 @@ class FlatWriter:
             if low < high:
                 piece, source = slice(low - begin, high - begin), slice(low - self.at, high - self.at)
                 target, values = out.view(-1)[piece], self.finish(i, piece, counts[source], m[source])
-                target.copy_(values if write is None else torch.where(write.view(-1)[source], values, target))
+                where = slice(None) if write is None else write.view(-1)[source]  # the rest keeps its very bits
+                target[where] = values[where].to(target.dtype)
             begin += size
         self.at += counts.numel()
 
@@ -303,8 +304,8 @@ def key_mark(
 ) -> Tensor:
     """Keep keys above the threshold and, in index order, the first quota_b of each tile's ties; write bool or weights.
 
-    Above and tie are judged after `>> shift`; scores are finite, as `key_histogram` has shown. Tiles of quota -1 are left
-    alone. Returns the ties a tile, int64 [T].
+    Scores are finite, as `key_histogram` has shown; above and tie are judged after `>> shift`. Tiles of quota -1 are
+    left alone. Returns the ties a tile, int64 [T].
     """
     flat, numel, ties = FlatWriter(scores, output, weights, out), sum(score.numel() for score in scores), []
     for first, v in tile_blocks(scores, factors, transform):
