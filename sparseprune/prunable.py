@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import cast
 
 from torch import nn
 
@@ -22,7 +23,7 @@ def prunable(model: nn.Module, modules: Iterable[str | nn.Module] | None = None)
     Raises:
         ValueError: an entry of `modules` is not in the model or has nothing prunable in it.
     """
-    return {name: group[0].weight for name, group in layers(model, modules).items()}
+    return {name: cast(nn.Parameter, group[0].weight) for name, group in layers(model, modules).items()}
 
 
 def layers(

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-# The peak of a product is brought back to [1/2, 1) where it leaves 2^low ... 2^high: an ordinary net is not touched, and
-# what one layer can do to a peak stays far from the ends of the type.
+# The peak of a product is brought back to [1/2, 1) where it leaves 2^low ... 2^high: an ordinary net is not touched,
+# and what one layer can do to a peak stays far from the ends of the type.
 _ROOM = {torch.float64: (-256, 256)}
 _ROOM_OF_OTHERS = (-16, 48)
 # How far below the exponent of a sum a term may lie in float32: its small entries keep 2^-26 before they lose digits.
