@@ -138,7 +138,7 @@ def run(
     import torch
     from rich.console import Console
 
-    from . import harness
+    from . import harness, ops
     from .live import Live
 
     chosen: dict[str, Any] = {}
@@ -155,6 +155,8 @@ def run(
     torch.set_num_threads(threads or (1 if dataset == "digits" else torch.get_num_threads()))
     folder = out if out is not None else Path("runs") / f"{dataset}-{model}"
     console = Console()
+    if (missing := ops.extension_error()) is not None:
+        console.print(f"the compiled extension is not in use, so this is slower: {missing} (sparseprune doctor)")
     with Live(console) as live:
         rows = harness.run(plan, out=folder, data_dir=data_dir, watcher=live)
     _conclude(plan, rows, folder, console)

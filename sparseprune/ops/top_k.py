@@ -15,6 +15,7 @@ from .reference import SQUARE, TILE
 LOWEST = -(1 << 63)
 FIRST, NEXT, WIDE = 12, 14, 16  # bits of the histograms: of everything, inside a bin, of the guessed window
 STEP, ENOUGH = 16, 1024  # the sample: every STEP-th tile, where there are at least ENOUGH tiles
+DEVIATIONS = (2.5, 12.0)  # half widths of the window; neighbours are alike in nets, so a tile tells less than its size
 
 Count = Callable[[int, int, int], Tensor]  # low, shift, bits -> histogram
 
@@ -58,12 +59,11 @@ def refine(count: Count, found: Bin | None, rank: int, end: int) -> Bin:
     return found
 
 
-def window(sampled: Count, numel: int, k: int, end: int) -> tuple[int, int] | None:
-    """A guess (low, shift) of a histogram that holds the k-th largest key, from a sample: +- 2.5 deviations."""
-    whole = sampled(LOWEST, 64 - FIRST, FIRST)
+def window(sampled: Count, whole: Tensor, numel: int, k: int, deviations: float, end: int) -> tuple[int, int] | None:
+    """A guess (low, shift) of a histogram that holds the k-th largest key, from a sample and its histogram `whole`."""
     size = int(whole[:-1].sum())
     middle = k * size / numel
-    slack = 2.5 * math.sqrt(max(1.0, middle * (1.0 - middle / size)))
+    slack = deviations * math.sqrt(max(1.0, middle * (1.0 - middle / size)))
     ends = []
     for rank in (math.floor(middle - slack), math.ceil(middle + slack)):
         if not 1 <= rank <= size:
@@ -78,13 +78,24 @@ def window(sampled: Count, numel: int, k: int, end: int) -> tuple[int, int] | No
     return (bottom >> shift) << shift, shift
 
 
+def guess(count: Callable[[int, int, int, int], Tensor], numel: int, k: int, end: int) -> Bin | None:
+    """A bin that holds the k-th largest key, found by way of a sample; None if the sample misleads."""
+
+    def sampled(low: int, shift: int, bits: int) -> Tensor:
+        return count(low, shift, bits, STEP)
+
+    whole = sampled(LOWEST, 64 - FIRST, FIRST)
+    for deviations in DEVIATIONS:
+        place = window(sampled, whole, numel, k, deviations, end)
+        found = place and find_bin(count(*place, WIDE, 1), k, *place)
+        if found or not place:
+            return found
+    return None
+
+
 def threshold(count: Callable[[int, int, int, int], Tensor], numel: int, k: int, end: int) -> Bin:
     """The bin of the k-th largest of `numel` keys; `count` makes histograms (low, shift, bits, step)."""
-    found = None
-    if numel >= ENOUGH * TILE:
-        guess = window(lambda low, shift, bits: count(low, shift, bits, STEP), numel, k, end)
-        if guess is not None:
-            found = find_bin(count(*guess, WIDE, 1), k, *guess)
+    found = guess(count, numel, k, end) if numel >= ENOUGH * TILE else None
     return refine(lambda low, shift, bits: count(low, shift, bits, 1), found, k, end)
 
 
