@@ -185,3 +185,10 @@ def test_without_the_extra_it_says_how_to_get_it(capsys, monkeypatch, missing):
 def test_as_a_module():
     done = subprocess.run([sys.executable, "-m", "sparseprune", "run", "--seeds", "0"], capture_output=True, text=True)
     assert done.returncode == 2 and done.stderr == "sparseprune: run: seeds must be at least 1, got 0\n"
+
+
+def test_run_says_when_the_extension_is_missing(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("sparseprune.ops.extension_error", lambda: "no compiler")
+    flags = ("--method", "magnitude/threshold", "--density", "0.5", "--seeds", "1", "--epochs", "0")
+    code, out, _ = call(capsys, "run", *flags, "--out", str(tmp_path))
+    assert code == 0 and "slower: no compiler (sparseprune doctor)" in " ".join(out.split())

@@ -43,6 +43,8 @@ class Scaled(Tensor):
         """Run one op of the forward pass by the rule of its name."""
         kwargs = kwargs or {}
         with torch._C.DisableTorchFunctionSubclass():
+            if func in _METADATA:
+                return func(*args, **kwargs)
             if _all_zero(args) and _all_zero(kwargs.values()):  # an ordinary net: the mantissas are the values
                 result = func(*args, **kwargs)
                 return _renormalised(result, 0) if func.__name__ in _PRODUCTS else _mark(result, 0)
@@ -329,6 +331,7 @@ _RULES: dict[str, _Rule] = {
     "pad": _pad,
     "__setitem__": _sets,
 }
+_METADATA = {Tensor.dim, Tensor.size, Tensor.numel}
 _PRODUCTS = {
     name for name, rule in _RULES.items() if rule in (_multiplies, _divides, _batch_norm) or rule.__name__ == "product"
 }
