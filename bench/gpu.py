@@ -1,6 +1,6 @@
 """What a GPU shows: its tests, the samplers' golden hashes and the side-by-side timings; a table and one JSON file.
 
-python -m bench.gpu [--device cuda] [--out bench/results/NAME.json]      (make gpu builds first)
+python -m bench.gpu [--device cuda] [--out FOLDER]      (make gpu builds first)
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from sparseprune import ops, sampling
 
 from . import sampler, synflow
 from .measure import Row, quantiles, seconds
-from .run import save, table
+from .run import RESULTS, save, table
 
 ROOT = Path(__file__).parent.parent
 LIMIT = 9 * 60  # seconds, for everything
@@ -79,7 +79,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--numel", type=int, default=10**9)
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--out", type=Path, default=RESULTS)
     arguments = parser.parse_args()
     device = arguments.device
     if device == "cuda" and not torch.cuda.is_available():
@@ -105,7 +105,7 @@ def main() -> None:
             print("left out for time: a suite of benches")
     print(table(rows))
     about: dict[str, Any] = {"golden": hashes, "tests": tests, "backends": ops.backends()}
-    print(f"written to {save(rows, arguments.out, **about)} in {time.monotonic() - start:.0f} s")
+    print(f"written to {save(rows, 'gpu', arguments.out, **about)} in {time.monotonic() - start:.0f} s")
     if wrong or tests.startswith("FAILED") or not re.search(r"\d+ passed", tests):
         raise SystemExit("make gpu: FAILED")
 

@@ -1,6 +1,6 @@
-"""All side-by-side timings on this machine: a table, and one JSON file under bench/results.
+"""All side-by-side timings on this machine: a table, and one JSON file a suite under bench/results.
 
-python -m bench.run [--only sampler synflow] [--repeats 7] [--out bench/results/NAME.json]
+python -m bench.run [--only sampler synflow] [--repeats 9] [--out FOLDER]
 """
 
 from __future__ import annotations
@@ -29,25 +29,27 @@ def table(rows: list[Row]) -> str:
     return "\n".join(lines)
 
 
-def save(rows: list[Row], out: Path | None, **more: Any) -> Path:
+def save(rows: list[Row], suite: str, folder: Path = RESULTS, **more: Any) -> Path:
     about = environment()
-    name = re.sub(r"[^a-z0-9]+", "-", (about["gpu"] or about["cpu"]).lower()).strip("-")
-    out = out or RESULTS / f"{name}-{about['cores']}-threads.json"
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps({"environment": about, **more, "rows": rows}, indent=1) + "\n")
-    return out
+    device = re.sub(r"[^a-z0-9]+", "-", (about["gpu"] or about["cpu"]).lower()).strip("-")
+    path = folder / f"{suite}-{device}-{about['cores']}-threads.json"
+    folder.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"environment": about, **more, "rows": rows}, indent=1) + "\n")
+    return path
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", nargs="+", choices=SUITES, default=list(SUITES))
-    parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--repeats", type=int, default=9)
+    parser.add_argument("--out", type=Path, default=RESULTS)
     arguments = parser.parse_args()
-    rows = [row for name in arguments.only for row in SUITES[name](arguments.repeats)]
-    print(table(rows))
-    print(f"written to {save(rows, arguments.out)}")
-    if not all(row["agrees"] for row in rows):
+    agree = True
+    for suite in arguments.only:
+        rows = SUITES[suite](arguments.repeats)
+        print(f"{table(rows)}\nwritten to {save(rows, suite, arguments.out)}\n", flush=True)
+        agree &= all(row["agrees"] for row in rows)
+    if not agree:
         raise SystemExit("a correctness check failed: no ratio is given for it")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from typing import NamedTuple
@@ -81,6 +82,7 @@ def window(sampled: Count, whole: Tensor, numel: int, k: int, deviations: float,
 def guess(count: Callable[[int, int, int, int], Tensor], numel: int, k: int, end: int) -> Bin | None:
     """A bin that holds the k-th largest key, found by way of a sample; None if the sample misleads."""
 
+    @functools.cache  # both ends of a window mostly lie in one bin
     def sampled(low: int, shift: int, bits: int) -> Tensor:
         return count(low, shift, bits, STEP)
 
