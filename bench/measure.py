@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-import resource
 import statistics
 import subprocess
 import time
@@ -64,13 +63,6 @@ def side_by_side(
             {"op": op, "case": case, "peer": name, "ours": mine, "theirs": theirs, "ratio": ratio, "agrees": agrees}
         )
     return rows
-
-
-def peak_extra_kib(call: Callable[[], Any]) -> int:
-    """How much one call raised this process's peak resident memory (0 if it stayed below an earlier peak)."""
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    call()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
 
 
 def _output(*command: str) -> str:

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from . import _library  # noqa: F401  (registers torch.ops.sparseprune)
-from .reference import TILE
 
 
 class BadScore(ValueError):
@@ -73,16 +72,3 @@ def sketch_multinomial(
     total = torch.tensor(draws, dtype=f64, device=masses.device)  # CUDA divides by a CPU scalar inexactly
     scales = (aligned.sum().to(f64) / aligned.to(f64)) * masses.to(f64) / total
     ops.draw_tiles(scores, factors, transform, exponents, scales, per_tile, seed, stream, output, weights, out)
-
-
-def tile_law(scores: list[Tensor], transform: int, factors: list[Tensor]) -> tuple[Tensor, Tensor]:
-    """The quantised law itself: (A_b int64 [T], p~ fp64 [T, TILE]) by the reference; for tests and small inputs."""
-    from . import reference
-
-    exponents, masses, _ = reference.score_tiles(scores, factors, transform)
-    aligned = align(exponents, masses)
-    q = torch.cat(
-        [reference.quantize(v, exponents[i : i + len(v)]) for i, v in reference.tile_blocks(scores, factors, transform)]
-    )
-    share = aligned.to(torch.float64) / aligned.sum().to(torch.float64) / masses.clamp(min=1).to(torch.float64)
-    return aligned, (q.to(torch.float64) * share.unsqueeze(1)).view(-1, TILE)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from sparseprune import ops, sampling
 from sparseprune.ops import races, reference
-from sparseprune.ops.sketch import tile_law
+from sparseprune.ops.sketch import align
 
 LEVEL = 1e-8
 TILE = reference.TILE
@@ -49,6 +49,16 @@ def groups_of_like_score(scores: Tensor, groups: int) -> list[Tensor]:
 
 def log_normal(size: int, sigma: float = 2.0) -> Tensor:
     return torch.exp(sigma * torch.randn(size, generator=torch.Generator().manual_seed(5)))
+
+
+def tile_law(scores: list[Tensor], transform: int, factors: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """The quantised law itself: A_b (int64 [T]) and p~ (fp64 [T, TILE])."""
+    exponents, masses, _ = reference.score_tiles(scores, factors, transform)
+    aligned = align(exponents, masses)
+    blocks = reference.tile_blocks(scores, factors, transform)
+    q = torch.cat([reference.quantize(v, exponents[first : first + len(v)]) for first, v in blocks])
+    share = aligned.double() / aligned.sum().double() / masses.clamp(min=1).double()
+    return aligned, (q.double() * share.unsqueeze(1)).view(-1, TILE)
 
 
 def law(scores: Tensor) -> Tensor:
