@@ -56,6 +56,8 @@ class Vector {
 
  private:
   size_t first_piece(int64_t element) const;
+  template <class F>
+  void for_each_part(int64_t b, const F& f) const;
 
   std::vector<Piece> pieces_;
   int64_t transform_;

@@ -180,15 +180,14 @@ class _Vector:
             return torch.cat([r.view(-1) for r in results]).nonzero().view(-1)
         return results[0] if self.single else results
 
-    def bad(self, index: int) -> ValueError:
+    def bad(self, index: int, expected: str = "finite and non-negative") -> ValueError:
         for i, (score, shape) in enumerate(zip(self.scores, self.shapes, strict=True)):
             if index < score.numel():
                 factor = self.factors[i] if self.factors else None
                 value = float(reference.score_values(score, factor, self.transform)[index])
                 name = "scores" if self.single else f"scores[{i}]"
                 return ValueError(
-                    f"{self.who}: {name} of shape {list(shape)} must be finite and non-negative, "
-                    f"got {value} at flat index {index}"
+                    f"{self.who}: {name} of shape {list(shape)} must be {expected}, got {value} at flat index {index}"
                 )
             index -= score.numel()
         raise IndexError(index)
@@ -301,8 +300,7 @@ def _select(vector: _Vector, scores, factors, transform: int, k: int, output: in
             v = reference.score_values(score, factors[i] if factors else None, transform)
             wrong = (~v.isfinite()).nonzero()
             if len(wrong):
-                error = vector.bad(flat + int(wrong[0]))
-                raise ValueError(str(error).replace("finite and non-negative", "finite")) from None
+                raise vector.bad(flat + int(wrong[0]), "finite") from None
             flat += score.numel()
         raise
 

@@ -167,14 +167,21 @@ size_t Vector::first_piece(int64_t element) const {
   return static_cast<size_t>(after - pieces_.begin()) - 1;
 }
 
-template <class V>
-void Vector::load(int64_t b, V* v) const {
+// f(piece, its first element there, how many, their place in the tile) for every piece that has elements in tile b.
+template <class F>
+void Vector::for_each_part(int64_t b, const F& f) const {
   const int64_t begin = b * TILE, end = begin + count(b);
   for (size_t i = first_piece(begin); i < pieces_.size() && pieces_[i].begin < end; ++i) {
     const Piece& p = pieces_[i];
-    const int64_t low = std::max(begin, p.begin), offset = low - p.begin;
-    const int n = static_cast<int>(std::min(end, p.end) - low);
-    V* part = v + (low - begin);
+    const int64_t low = std::max(begin, p.begin);
+    f(p, low - p.begin, static_cast<int>(std::min(end, p.end) - low), static_cast<int>(low - begin));
+  }
+}
+
+template <class V>
+void Vector::load(int64_t b, V* v) const {
+  for_each_part(b, [&](const Piece& p, int64_t offset, int n, int at) {
+    V* part = v + at;
     if (transform_ == ABS) {
       read_absolute(p.score, offset, n, part);
     } else {
@@ -188,48 +195,40 @@ void Vector::load(int64_t b, V* v) const {
       }
     }
     if (transform_ == GIVEN) positive_zero(part, n);
-  }
-  std::fill(v + (end - begin), v + TILE, V{0});
+  });
+  std::fill(v + count(b), v + TILE, V{0});
 }
 template void Vector::load<float>(int64_t b, float* v) const;
 template void Vector::load<double>(int64_t b, double* v) const;
 
 void Vector::store_marks(int64_t b, bool weights, const uint8_t* keep) const {
-  const int64_t begin = b * TILE, end = begin + count(b);
   double m[TILE], w[TILE];
-  for (size_t i = first_piece(begin); i < pieces_.size() && pieces_[i].begin < end; ++i) {
-    const Piece& p = pieces_[i];
-    const int64_t low = std::max(begin, p.begin), offset = low - p.begin;
-    const int n = static_cast<int>(std::min(end, p.end) - low);
-    const uint8_t* part = keep + (low - begin);
+  for_each_part(b, [&](const Piece& p, int64_t offset, int n, int at) {
     if (!weights) {
-      std::copy_n(part, n, static_cast<uint8_t*>(p.out.data) + offset);
+      std::copy_n(keep + at, n, static_cast<uint8_t*>(p.out.data) + offset);
     } else if (p.weight.type == ScalarType::Float && p.out.type == ScalarType::Float) {
-      store_masked(static_cast<const float*>(p.weight.data) + offset, part, n, static_cast<float*>(p.out.data) + offset);
+      const float* weight = static_cast<const float*>(p.weight.data) + offset;
+      store_masked(weight, keep + at, n, static_cast<float*>(p.out.data) + offset);
     } else {
-      as_double(part, n, m);
+      as_double(keep + at, n, m);
       read(p.weight, offset, n, w);
       store_floats(p, offset, n, m, w, true);
     }
-  }
+  });
 }
 
 void Vector::store(int64_t b, Output output, const double* m, const int32_t* counts) const {
-  const int64_t begin = b * TILE, end = begin + count(b);
   double w[TILE];
-  for (size_t i = first_piece(begin); i < pieces_.size() && pieces_[i].begin < end; ++i) {
-    const Piece& p = pieces_[i];
-    const int64_t low = std::max(begin, p.begin), offset = low - p.begin;
-    const int n = static_cast<int>(std::min(end, p.end) - low), skip = static_cast<int>(low - begin);
+  for_each_part(b, [&](const Piece& p, int64_t offset, int n, int at) {
     if (output == BOOL) {
-      store_bool(counts + skip, n, static_cast<uint8_t*>(p.out.data) + offset);
+      store_bool(counts + at, n, static_cast<uint8_t*>(p.out.data) + offset);
     } else if (output == COUNTS) {
-      std::copy_n(counts + skip, n, static_cast<int32_t*>(p.out.data) + offset);
+      std::copy_n(counts + at, n, static_cast<int32_t*>(p.out.data) + offset);
     } else {
       if (output == WEIGHTS) read(p.weight, offset, n, w);
-      store_floats(p, offset, n, m + skip, w, output == WEIGHTS);
+      store_floats(p, offset, n, m + at, w, output == WEIGHTS);
     }
-  }
+  });
 }
 
 }  // namespace sparseprune
