@@ -52,6 +52,9 @@ inline int32_t quantum(V v, V scale, V rest) {
 CLONES void quantize_loop(const double* v, double scale, double rest, int32_t* q) {
   for (int i = 0; i < TILE; ++i) q[i] = quantum(v[i], scale, rest);
 }
+CLONES void quantize_loop(const float* v, float scale, int32_t* q) {
+  for (int i = 0; i < TILE; ++i) q[i] = quantum(v[i], scale, 1.0f);
+}
 
 template <class V>
 inline int64_t mass_of(const V* v, V scale, V rest) {
@@ -138,6 +141,13 @@ std::tuple<Tensor, Tensor, Tensor> score_tiles_cpu(std::vector<Tensor> scores, s
 void quantize(const double* v, int exponent, int32_t* q) {
   const Scale scale(exponent);
   quantize_loop(v, scale.first, scale.second, q);
+}
+
+void quantize(const float* v, int exponent, int32_t* q) {
+  if (exponent >= LEAST_FLOAT_EXPONENT) return quantize_loop(v, std::ldexp(1.0f, 31 - exponent), q);
+  double wide[TILE];
+  std::copy_n(v, TILE, wide);
+  quantize(wide, exponent, q);
 }
 
 }  // namespace sparseprune
