@@ -4,14 +4,13 @@
 
 #include "philox.h"
 #include "quantize.h"
+#include "wide.h"
 
 namespace sparseprune {
 namespace {
 
-constexpr int LANES = 32, BATCH = 2 * LANES;  // compilers vectorise 32 calls well, 16 not
 constexpr int PART = TILE / 16;
 constexpr int64_t SPARSE = TILE / 2;  // draws up to which only the drawn places get a division
-constexpr uint64_t MASK32 = 0xFFFFFFFF;
 
 template <class V>
 struct Tile {
@@ -35,21 +34,11 @@ struct Range {
   uint64_t mass, modulus;
 };
 
-// From 32-bit halves, as compilers vectorise them; u M mod 2^64 < 2^64 mod M is where to reject.
-inline uint64_t below(uint64_t u, const Range& range, int64_t& r) {
-  const uint64_t u0 = u & MASK32, u1 = u >> 32, m0 = range.mass & MASK32, m1 = range.mass >> 32;
-  const uint64_t low = u0 * m0, mid = u1 * m0 + (low >> 32), cross = u0 * m1 + (mid & MASK32);
-  r = static_cast<int64_t>(u1 * m1 + (mid >> 32) + (cross >> 32));
-  return (cross << 32 | (low & MASK32)) < range.modulus;
-}
-
-CLONES void fill_random(int64_t j, const Source& source, uint64_t* u) {
-  Philox<LANES> calls;
-  calls(static_cast<uint32_t>(j >> 1), source.tile, source.stream, DRAW, source.seed);
-  for (int i = 0; i < LANES; ++i) {
-    u[2 * i] = uint64_t{calls.words[0][i]} | uint64_t{calls.words[1][i]} << 32;
-    u[2 * i + 1] = uint64_t{calls.words[2][i]} | uint64_t{calls.words[3][i]} << 32;
-  }
+// Whether u is to be rejected: u M mod 2^64 < 2^64 mod M.
+inline bool below(uint64_t u, const Range& range, int64_t& r) {
+  const Wide product = wide_product(u, range.mass);
+  r = static_cast<int64_t>(product.high);
+  return product.low < range.modulus;
 }
 
 // r from u; whether some u is to be rejected.
@@ -101,7 +90,7 @@ void draw(Tile<V>& t, int64_t n, const Source& source) {
   int32_t at[BATCH];
   for (int64_t j = 0; j < n; j += BATCH) {
     const int batch = static_cast<int>(std::min<int64_t>(BATCH, n - j));
-    fill_random(j, source, u);
+    random_batch(j, source.tile, DRAW, source.seed, source.stream, u);
     if (fill_numbers(u, range, r)) {
       for (int i = 0; i < batch; ++i) r[i] = next_accepted(u[i], j + i, range, source);
     }
@@ -156,6 +145,7 @@ void clear(Tile<V>& t, int64_t n) {
 }
 
 struct Table {
+  TileNumbers number;
   const int32_t* exponent;
   const double* scale;
   const int64_t* draws;
@@ -168,7 +158,7 @@ void draw_all(const Vector& vector, const Table& table, Output output, uint64_t 
     if (n > 0) {
       vector.load(b, t.v);
       quantize(t.v, table.exponent[b], t.q);
-      draw(t, n, {static_cast<uint32_t>(b), seed, stream});
+      draw(t, n, {static_cast<uint32_t>(table.number[b]), seed, stream});
       if (output == M || output == WEIGHTS) fill_multipliers(t, n, table.scale[b]);
     }
     vector.store(b, output, t.m, t.counts);
@@ -176,12 +166,12 @@ void draw_all(const Vector& vector, const Table& table, Output output, uint64_t 
   });
 }
 
-void draw_tiles_cpu(std::vector<Tensor> scores, std::vector<Tensor> factors, int64_t transform, Tensor exponents,
-                    Tensor scales, Tensor draws, int64_t seed, int64_t stream, int64_t output,
+void draw_tiles_cpu(std::vector<Tensor> scores, std::vector<Tensor> factors, int64_t transform, Tensor ids,
+                    Tensor exponents, Tensor scales, Tensor draws, int64_t seed, int64_t stream, int64_t output,
                     std::vector<Tensor> weights, std::vector<Tensor> out) {
   const Vector vector(scores, factors, transform, weights, out);
-  const Table table{static_cast<const int32_t*>(exponents.data_ptr()), static_cast<const double*>(scales.data_ptr()),
-                    static_cast<const int64_t*>(draws.data_ptr())};
+  const Table table{TileNumbers(ids), static_cast<const int32_t*>(exponents.data_ptr()),
+                    static_cast<const double*>(scales.data_ptr()), static_cast<const int64_t*>(draws.data_ptr())};
   const auto draw_as = vector.fits_float() ? draw_all<float> : draw_all<double>;
   draw_as(vector, table, static_cast<Output>(output), static_cast<uint64_t>(seed), static_cast<uint32_t>(stream));
 }

@@ -62,7 +62,16 @@ int64_t binomial_chunk(const Node& node, uint32_t h, int64_t left, uint64_t seed
   return result;
 }
 
-Tensor split_draws_cpu(Tensor aligned, int64_t draws, int64_t seed, int64_t stream) {
+// Which nodes of the heap have a wanted leaf below them.
+std::vector<uint8_t> wanted_nodes(const Tensor& wanted, int64_t tiles, int64_t leaves) {
+  std::vector<uint8_t> wants(2 * leaves, wanted.numel() == 0);
+  if (wanted.numel() == 0) return wants;
+  std::copy_n(static_cast<const uint8_t*>(wanted.data_ptr()), tiles, wants.begin() + leaves);
+  for (int64_t i = leaves - 1; i > 0; --i) wants[i] = wants[2 * i] | wants[2 * i + 1];
+  return wants;
+}
+
+Tensor split_draws_cpu(Tensor aligned, Tensor wanted, int64_t draws, int64_t seed, int64_t stream) {
   const int64_t tiles = aligned.numel();
   int64_t leaves = 1;
   while (leaves < tiles) leaves *= 2;
@@ -70,8 +79,9 @@ Tensor split_draws_cpu(Tensor aligned, int64_t draws, int64_t seed, int64_t stre
   std::copy_n(static_cast<const int64_t*>(aligned.data_ptr()), tiles, mass.begin() + leaves);
   for (int64_t i = leaves - 1; i > 0; --i) mass[i] = mass[2 * i] + mass[2 * i + 1];
 
+  const std::vector<uint8_t> wants = wanted_nodes(wanted, tiles, leaves);
   std::vector<int64_t> count(2 * leaves, 0), first, part;
-  count[1] = draws;
+  count[1] = wants[1] ? draws : 0;
   for (int64_t level = 1; level < leaves; level *= 2) {
     // The level's chunks are spread over the threads: near the root one node has most of the work.
     first.assign(level + 1, 0);
@@ -92,8 +102,9 @@ Tensor split_draws_cpu(Tensor aligned, int64_t draws, int64_t seed, int64_t stre
     for (int64_t i = 0; i < level; ++i) {
       int64_t left = 0;
       for (int64_t c = first[i]; c < first[i + 1]; ++c) left += part[c];
-      count[2 * (level + i)] = left;
-      count[2 * (level + i) + 1] = count[level + i] - left;
+      const int64_t child = 2 * (level + i);
+      count[child] = wants[child] ? left : 0;
+      count[child + 1] = wants[child + 1] ? count[level + i] - left : 0;
     }
   }
   Tensor result = torch::stable::new_empty(aligned, {tiles}, ScalarType::Long);
