@@ -65,6 +65,17 @@ class Vector {
   int64_t numel_ = 0;
 };
 
+// The numbers of local tiles in the one global vector, by which random numbers are named; without ids their own.
+class TileNumbers {
+ public:
+  explicit TileNumbers(const Tensor& ids)
+      : ids_(ids.numel() > 0 ? static_cast<const int64_t*>(ids.data_ptr()) : nullptr) {}
+  int64_t operator[](int64_t b) const { return ids_ == nullptr ? b : ids_[b]; }
+
+ private:
+  const int64_t* ids_;
+};
+
 // f(b, scratch) for every tile, spread over torch's threads, each with a Scratch of its own and exact subnormals.
 template <class Scratch, class F>
 void for_each_tile(int64_t tiles, const F& f) {

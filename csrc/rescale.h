@@ -1,0 +1,24 @@
+// Scores on a common power of two, which keeps what is computed from them finite.
+#pragma once
+
+#include <cstdint>
+
+#include "tiles.h"
+
+namespace sparseprune {
+
+struct Kinds {
+  int32_t positives, bad;  // bad: NaN, infinite or negative
+};
+
+class Rescale {
+ public:
+  explicit Rescale(int64_t exponent);
+  // v 2^-exponent, but not below 2^-1022 where v > 0; bad ones become 0. A whole tile.
+  Kinds operator()(double* v) const;
+
+ private:
+  double first_, second_;  // 2^-exponent in two factors, as it may not be finite itself
+};
+
+}  // namespace sparseprune
