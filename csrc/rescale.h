@@ -7,15 +7,12 @@
 
 namespace sparseprune {
 
-struct Kinds {
-  int32_t positives, bad;  // bad: NaN, infinite or negative
-};
-
 class Rescale {
  public:
   explicit Rescale(int64_t exponent);
-  // v 2^-exponent, but not below 2^-1022 where v > 0; bad ones become 0. A whole tile.
-  Kinds operator()(double* v) const;
+  // v 2^-exponent, but not below 2^-1022 where v > 0, for a whole tile. Bad scores (NaN, infinite, negative) become 0;
+  // returns how many there were.
+  int operator()(double* v) const;
 
  private:
   double first_, second_;  // 2^-exponent in two factors, as it may not be finite itself

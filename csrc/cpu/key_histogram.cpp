@@ -131,11 +131,8 @@ class Histogram {
   void add(const Vector& vector, int64_t b, const Race& race, uint32_t number, Field& t) {
     const int n = vector.count(b);
     vector.load(b, t.v);
-    const Kinds kinds = race.prepare(t.v);
-    positives_ += kinds.positives;
-    bad_ += kinds.bad;
-    const bool glance = Race::can_glance(low_) && !window_.everything();
-    if (glance && race.glance(t.v, number, low_, high_, t.sides) <= FEW) {
+    bad_ += race.prepare(t.v);
+    if (Race::can_glance(low_, high_) && race.glance(t.v, number, low_, high_, t.sides) <= FEW) {
       above_ += t.sides.above;
       t.sides.for_each_near([&](int i) { add_key(race.key(t.v[i], number, i)); });
     } else {
@@ -154,11 +151,11 @@ class Histogram {
     const std::lock_guard<std::mutex> lock(totals_.adding);
     for (int64_t i = 0; i < copies_ * bins_; ++i) totals_.bins[i & (bins_ - 1)] += counts_[i];
     for (size_t i = 0; i < sums_.size(); ++i) totals_.sums[i] += static_cast<int64_t>(sums_[i]);
-    const int64_t others[] = {above_, bad_, positives_};
-    for (int i = 0; i < 3; ++i) totals_.bins[bins_ + i] += others[i];
+    totals_.bins[bins_] += above_;
+    totals_.bins[bins_ + 1] += bad_;
     std::fill(counts_.begin(), counts_.end(), 0);
     std::fill(sums_.begin(), sums_.end(), 0);
-    above_ = bad_ = positives_ = 0;
+    above_ = bad_ = 0;
   }
 
   template <class V>
@@ -188,7 +185,7 @@ class Histogram {
   double low_, high_;
   std::vector<int32_t> counts_;
   std::vector<uint64_t> sums_;
-  int64_t above_ = 0, bad_ = 0, positives_ = 0, tiles_ = 0;
+  int64_t above_ = 0, bad_ = 0, tiles_ = 0;
   Totals& totals_;
 };
 
@@ -225,7 +222,7 @@ std::tuple<Tensor, Tensor> key_histogram_cpu(std::vector<Tensor> scores, std::ve
   const TileNumbers number(ids);
   const Window window{low, static_cast<int>(shift), static_cast<int>(bits)};
   const int64_t bins = int64_t{1} << bits;
-  Tensor counts = torch::stable::new_zeros(scores[0], {bins + 3}, ScalarType::Long);
+  Tensor counts = torch::stable::new_zeros(scores[0], {bins + 2}, ScalarType::Long);
   Tensor sums = torch::stable::new_zeros(scores[0], {race == PLAIN ? 0 : bins}, ScalarType::Long);
   Totals totals{static_cast<int64_t*>(counts.data_ptr()), static_cast<int64_t*>(sums.data_ptr())};
   const Tiles tiles{vector.tiles(), number, step};

@@ -107,7 +107,7 @@ class Marker {
   int64_t mark_race(int64_t b, int64_t quota, const Race& race, uint32_t number, Field& t) const {
     vector_.load(b, t.v);
     race.prepare(t.v);
-    const bool glance = Race::can_glance(low_value_);
+    const bool glance = Race::can_glance(low_value_, high_value_);
     const bool clear = glance && race.glance(t.v, number, low_value_, high_value_, t.sides) <= FEW;
     const int64_t ties = clear ? finish_near(quota, race, number, t) : mark_all(vector_.count(b), quota, race, number, t);
     store(b, t.v, t.result);

@@ -36,7 +36,7 @@ class Counter {
 
   void add(const Vector& vector, int64_t b, const Rescale& rescale, Scratch& t) {
     vector.load(b, t.v);
-    bad_ += rescale(t.v).bad;
+    bad_ += rescale(t.v);
     leading_bits(t.v, t.place);
     for (int i = 0; i < TILE; ++i) {
       const uint64_t next = t.place[i] & ((1 << NEXT) - 1);

@@ -6,17 +6,16 @@
 namespace sparseprune {
 namespace {
 
-CLONES Kinds rescale(double* v, double first, double second) {
-  int32_t positives = 0, good = 0;
+CLONES int rescale(double* v, double first, double second) {
+  int32_t good = 0;
   for (int i = 0; i < TILE; ++i) {
     const double x = v[i], scaled = (x * first) * second, least = std::numeric_limits<double>::min();
     const bool positive = (x > 0) & (x <= std::numeric_limits<double>::max());
-    positives += positive;
     good += positive | (x == 0);
     const double raised = scaled < least ? least : scaled;
     v[i] = positive ? raised : 0.0;
   }
-  return {positives, TILE - good};
+  return TILE - good;
 }
 
 }  // namespace
@@ -27,6 +26,6 @@ Rescale::Rescale(int64_t exponent) {
   second_ = std::ldexp(1.0, static_cast<int>(-exponent - half));
 }
 
-Kinds Rescale::operator()(double* v) const { return rescale(v, first_, second_); }
+int Rescale::operator()(double* v) const { return rescale(v, first_, second_); }
 
 }  // namespace sparseprune
