@@ -206,6 +206,24 @@ def test_draw_tiles(rng, sizes, draws, output) -> None:
     agree("draw_tiles", (*source, *table, *some_seed(rng), output, w), outputs(source[0], output, rng))
 
 
+def test_a_rejected_draw() -> None:
+    """One number in 2^21 is rejected at worst; of this tile and seed, that of draw 183583."""
+    seed, j = 13, torch.tensor([183_583])
+    score = 1 - torch.arange(1, 4097) * (15 * 2.0**-24)
+    exponents, masses, _, _ = reference.score_tiles([score], [], 0, NO_EXPONENTS)
+    mass, no_ids = int(masses), torch.empty(0, dtype=torch.int64)
+    first, second = (int(reference.random_bits(j, 0 * j, reference.DRAW, a, seed, 0)) % (1 << 64) for a in (0, 1))
+    assert first * mass % (1 << 64) < (1 << 64) % mass <= second * mass % (1 << 64)
+    counts = []
+    for n in (j, j + 1):
+        out = [torch.zeros(4096, dtype=torch.int32)]
+        OPS.draw_tiles([score], [], 0, no_ids, exponents, masses.double(), n, seed, 0, reference.COUNTS, [], out)
+        counts.append(out[0])
+    sums = reference.quantize(score.double().view(1, -1), exponents).view(-1).cumsum(0)
+    place = int((sums <= second * mass >> 64).sum())
+    assert (counts[1] - counts[0]).nonzero().tolist() == [[place]]
+
+
 @pytest.mark.parametrize("output", OUTPUTS)
 @pytest.mark.parametrize("sizes", SIZES, ids=str)
 @pytest.mark.parametrize("draws", [1, 3000, 1 << 30])
