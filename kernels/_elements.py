@@ -72,6 +72,12 @@ def tile_number(tiles, first, row, LISTED: tl.constexpr):
 
 
 @triton.jit
+def global_number(ids, tile, NUMBERED: tl.constexpr):
+    """The number of a tile in the one vector of which this one is a rank's share: random counters name it."""
+    return tl.load(ids + tile) if NUMBERED else tile
+
+
+@triton.jit
 def power_of_two(exponent):
     """2^exponent as fp64, exactly, for -1022 <= exponent <= 1023."""
     return ((exponent.to(tl.int64) + 1023) << 52).to(tl.float64, bitcast=True)
@@ -84,6 +90,16 @@ def exponent_of(v):
     scaled = v * tl.where(small, 18014398509481984.0, 1.0)  # 2^54: a subnormal becomes normal
     exponent = ((scaled.to(tl.int64, bitcast=True) >> 52) - 1022).to(tl.int32) - tl.where(small, 54, 0)
     return tl.where(v > 0, exponent, 0)
+
+
+@triton.jit
+def rescale(v, exponent):
+    """v 2^-exponent, at least 2^-1022, where v > 0, else 0; in two steps, as 2^-exponent itself may not be finite."""
+    shift = -exponent.to(tl.int32)
+    half = shift >> 1
+    scaled = (v * power_of_two(half)) * power_of_two(shift - half)
+    least = power_of_two(tl.full([], -1022, tl.int32))
+    return tl.where(v > 0, tl.where(scaled > least, scaled, least), 0.0)
 
 
 @triton.jit
