@@ -11,6 +11,15 @@ M, COUNTS, WEIGHTS, BOOL = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2), tl
 
 
 @triton.jit
+def fp64(number: tl.constexpr):
+    """An fp64 constant. A bare number may be made fp32 first (in Triton 3.6: in comparisons, tl.where, tl.maximum).
+
+    Powers of two from 2^-126 to 2^127 survive that and stay bare.
+    """
+    return tl.full([], number, tl.float64)
+
+
+@triton.jit
 def widen(x, to: tl.constexpr):
     """x in the type `to`; bfloat16 by its bits, as Triton's interpreter does not convert it to fp64."""
     if x.dtype == tl.bfloat16:
@@ -86,7 +95,7 @@ def power_of_two(exponent):
 @triton.jit
 def exponent_of(v):
     """The frexp exponent of a finite v >= 0 (v = f 2^e, 1/2 <= f < 1); 0 for 0."""
-    small = v < 2.2250738585072014e-308
+    small = v < fp64(2.2250738585072014e-308)
     scaled = v * tl.where(small, 18014398509481984.0, 1.0)  # 2^54: a subnormal becomes normal
     exponent = ((scaled.to(tl.int64, bitcast=True) >> 52) - 1022).to(tl.int32) - tl.where(small, 54, 0)
     return tl.where(v > 0, exponent, 0)

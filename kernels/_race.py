@@ -5,14 +5,12 @@
 import triton
 import triton.language as tl
 
-from ._elements import TILE, rescale
+from ._elements import TILE, fp64, rescale
 from ._philox import PRIORITY, SUCCESSIVE, lane_bits
 
 PLAIN, PRIORITY_RACE, SUCCESSIVE_RACE = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2)
 
 
-# A number written beside an fp64 tensor in + - * / < becomes an fp64 constant. In tl.where and tl.maximum it would
-# become fp32 first, which only powers of two survive: test_compile.py looks for every constant in the machine code.
 @triton.jit
 def uniforms(bits):
     """u in [2^-64, 1] from 64 random bits: fp64(high 32) 2^-32 + (fp64(low 32) + 1) 2^-64."""
@@ -26,15 +24,15 @@ def negative_log(u):
     bits = u.to(tl.int64, bitcast=True)
     e = ((bits >> 52) - 1022).to(tl.int32)
     f = ((bits & 0xFFFFFFFFFFFFF) | 0x3FE0000000000000).to(tl.float64, bitcast=True)
-    small = f < 0.7071067811865476
+    small = f < fp64(0.7071067811865476)
     f = tl.where(small, f * 2.0, f)
     e = tl.where(small, e - 1, e).to(tl.float64)
     s = (f - 1.0) / (f + 1.0)
     square = s * s
-    series = tl.full(s.shape, 1.0 / 21.0, tl.float64)
+    series = fp64(1.0 / 21.0)
     for i in tl.static_range(10):
-        series = series * square + 1.0 / (19 - 2 * i)
-    log = e * 0.6931471805599453 + 2.0 * (s * series)
+        series = series * square + fp64(1.0 / (19 - 2 * i))
+    log = e * fp64(0.6931471805599453) + 2.0 * (s * series)
     return -tl.where(log < -5.421010862427522e-20, log, -5.421010862427522e-20)
 
 

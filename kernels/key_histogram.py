@@ -79,6 +79,7 @@ def key_histogram(
     for run in vector.runs:
         launch(
             key_histogram_kernel, run.tiles, *run.inputs, ids, histogram, sums, exponent, *key(seed), *words(stream),
-            low, shift, bins, step, copies, NUMBERED=ids.numel() > 0, RACE=race, **run.options,
+            low, shift, bins, step, copies, NUMBERED=ids.numel() > 0, RACE=race, num_warps=16 if race else 8,
+            **run.options,
         )  # fmt: skip
     return histogram.sum(dim=0), sums.sum(dim=0)

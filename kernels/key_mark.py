@@ -74,7 +74,7 @@ def key_mark(
         launch(
             key_mark_kernel, run.tiles, *run.inputs, ids, quota, target.weight, target.out, ties, exponent,
             *key(seed), *words(stream), threshold, shift, tau,
-            NUMBERED=ids.numel() > 0, RACE=race, **run.options, **target.options,
+            NUMBERED=ids.numel() > 0, RACE=race, num_warps=16 if race else 8, **run.options, **target.options,
         )  # fmt: skip
     outputs.scatter()
     return ties

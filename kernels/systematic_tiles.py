@@ -77,6 +77,6 @@ def systematic_tiles(
         target = outputs.of(run)
         launch(
             systematic_tiles_kernel, run.tiles, *run.inputs, exponents, begins, lengths, gains, shifts,
-            target.weight, target.out, start, bits, **run.options, **target.options,
+            target.weight, target.out, start, bits, num_warps=16, **run.options, **target.options,
         )  # fmt: skip
     outputs.scatter()
