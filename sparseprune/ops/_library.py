@@ -50,7 +50,7 @@ def _fake_score_tiles(scores, factors, transform, exponents) -> tuple[Tensor, Te
 def _fake_key_histogram(*args: Any) -> tuple[Tensor, Tensor]:
     scores, race, bits = args[0], args[3], args[-2]
     int64 = partial(scores[0].new_empty, dtype=torch.int64)
-    return int64((1 << bits) + 3), int64((1 << bits) if race else 0)
+    return int64((1 << bits) + 2), int64((1 << bits) if race else 0)
 
 
 def _fake_mass_histogram(scores, factors, transform, exponent) -> tuple[Tensor, Tensor]:

@@ -71,21 +71,20 @@ def key_histogram(
 ) -> tuple[Tensor, Tensor]:
     """How many keys lie in each of the bins [low + i 2^shift, low + (i + 1) 2^shift), in every step-th tile.
 
-    int64 [2^bits + 3]: the bins, the keys above them, the bad scores (PLAIN: infinite or NaN; in races negative ones
-    too, which count as 0), and in races the positive scores. Second, in races: sum of (key - low) mod 2^64 of each bin.
+    int64 [2^bits + 2]: the bins, the keys above them, the bad scores (PLAIN: infinite or NaN; in races negative ones
+    too, which count as 0). Second, in races: the sum of (key - low) mod 2^64 of each bin.
     """
     bins, numel = 1 << bits, sum(score.numel() for score in scores)
-    total = scores[0].new_zeros(bins + 3, dtype=torch.int64)
+    total = scores[0].new_zeros(bins + 2, dtype=torch.int64)
     sums = total.new_zeros(bins + 1 if race else 0)
     for first, v in tile_blocks(scores, factors, transform):
         tile = tile_numbers(ids, first, len(v))
         present = torch.arange(first * TILE, first * TILE + v.numel(), device=v.device).view_as(v) < numel
         present &= (tile % step == 0).unsqueeze(1)
         good = v.isfinite() & ((v >= 0) | (race == PLAIN))
-        total[-2] += (present & ~good).sum()
+        total[-1] += (present & ~good).sum()
         if race:
             v = v.where(good, 0.0)
-            total[-1] += (present & (v > 0)).sum()
         key = order_keys(race_values(v, race, tile, exponent, seed, stream)[1])[present]
         offset = (key - low)[key >= low]  # wraps to the unsigned difference
         place = (offset >> shift) & ((1 << (64 - shift)) - 1 if shift else -1)
