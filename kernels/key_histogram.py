@@ -34,12 +34,11 @@ def key_histogram_kernel(
         live = at < numel
         v = read(score, factor, at, live, skip.to(tl.int64), period.to(tl.int64), TRANSFORM, FACTORED)
         copy = (tile // step) % copies
-        counters = histogram + copy * (bins + 3)
+        counters = histogram + copy * (bins + 2)
         wrong = live & ~(tl.abs(v) < float("inf"))
         if RACE != PLAIN:
             wrong = wrong | (v < 0)
             v = tl.where(wrong, 0.0, v)
-            add(counters + bins + 2, tl.sum((v > 0).to(tl.int64), axis=0))
         add(counters + bins + 1, tl.sum(wrong.to(tl.int64), axis=0))
         v, keyed = race_values(v, tile, exponent, k0, k1, stream, RACE)
         place = order_keys(keyed)
@@ -69,12 +68,12 @@ def key_histogram(
 ) -> tuple[Tensor, Tensor]:
     """How many keys lie in each of the bins [low + i 2^shift, low + (i + 1) 2^shift), in every step-th tile.
 
-    int64 [2^bits + 3]: the bins, the keys above them, the bad scores (PLAIN: infinite or NaN; in races negative ones
-    too, which count as 0), and in races the positive scores. Second, in races: sum of (key - low) mod 2^64 of each bin.
+    int64 [2^bits + 2]: the bins, the keys above them, the bad scores (PLAIN: infinite or NaN; in races negative ones
+    too, which count as 0). Second, in races: the sum of (key - low) mod 2^64 of each bin.
     """
     vector = Vector(scores, factors, transform)
     bins, copies = 1 << bits, max(1, min(COUNTERS >> bits, vector.tiles))
-    histogram = scores[0].new_zeros(copies, bins + 3, dtype=torch.int64)
+    histogram = scores[0].new_zeros(copies, bins + 2, dtype=torch.int64)
     sums = scores[0].new_zeros(copies, bins if race else 0, dtype=torch.int64)
     for run in vector.runs:
         launch(

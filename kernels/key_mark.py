@@ -38,8 +38,9 @@ def key_mark_kernel(
         keep = (digit > threshold) | (tie & (tl.cumsum(tie.to(tl.int32), axis=0) <= limit))
         value = keep.to(tl.float64)
         if OUTPUT != COUNTS and OUTPUT != BOOL:
-            m = tau.to(tl.int64).to(tl.float64, bitcast=True) / tl.where(v > 0, v, 1.0)
-            value = tl.where(keep & (m > 1.0), m, value)
+            if tau != 0:
+                m = tau.to(tl.int64).to(tl.float64, bitcast=True) / tl.where(v > 0, v, 1.0)
+                value = tl.where(keep & (m > 1.0), m, value)
         write(out, weight, at, live, value, OUTPUT, WIDE)
         tl.store(ties + tile, tl.sum(tie.to(tl.int64), axis=0))
 

@@ -61,7 +61,7 @@ def test_histogram_of_windows(kernels, make, same, transform, shift):
     low = some_key(scores, factors, code) - (3 << shift)
     found = histogram(kernels, same, scores, low, shift, 4, factors=factors, transform=code)
     assert int(found[3]) > 0
-    assert int(found[-3]) > 0
+    assert int(found[-2]) > 0
 
 
 @pytest.mark.parametrize("low", [LOWEST, -(1 << 62), -1, 0, 1, 1 << 62, (1 << 63) - 1])
@@ -73,7 +73,7 @@ def test_histogram_from_extreme_keys(kernels, same, low):
 
 def test_histogram_of_what_is_not_finite(kernels, same):
     scores = [torch.tensor([math.inf, -math.inf, math.nan, 1.0, 0.0]), torch.full((5000,), math.inf)]
-    assert int(histogram(kernels, same, scores, LOWEST, 52, 12)[-2]) == 5003
+    assert int(histogram(kernels, same, scores, LOWEST, 52, 12)[-1]) == 5003
 
 
 def mark(kernels, same, poison, scores, threshold, shift, quotas, output, weights, dtypes):

@@ -56,11 +56,10 @@ def types_of_m(scores):
 def test_lists(kernels, make, same, poison, sizes, race):
     scores = make(sizes, zeros=0.0 if sum(sizes) == 1 else 0.2)
     whole, sums = histogram(kernels, same, scores, race, LOWEST, 52, 12, 1)
-    assert int(whole[:-2].sum()) == sum(sizes)
-    assert int(whole[-1]) == sum(int((s > 0).sum()) for s in scores)
+    assert int(whole[:-1].sum()) == sum(sizes)
     assert bool(sums.any())
     window, _ = histogram(kernels, same, scores, race, bits_of(1.0), 45, 10, 1)
-    assert int(window[:-2].sum()) > 0
+    assert int(window[:-1].sum()) > 0
     *_, ties = mark(
         kernels, same, poison, scores, race, bits_of(4.0) >> 52, 52, bits_of(3.0), "m", types_of_m(scores)
     )  # fmt: skip
@@ -73,20 +72,20 @@ def test_tiles_of_a_share_race_by_their_numbers(kernels, make, same, poison, rac
     given, _ = histogram(kernels, same, scores, race, LOWEST, 52, 12, 1, ids=ids)
     assert not torch.equal(own, given)
     some, _ = histogram(kernels, same, scores, race, LOWEST, 52, 12, 2, ids=ids)
-    assert int(some[:-2].sum()) == 14000 - 4096
+    assert int(some[:-1].sum()) == 14000 - 4096
     mark(kernels, same, poison, scores, race, bits_of(4.0) >> 52, 52, 0, "bool", [torch.bool] * 2, ids=ids)
 
 
 def test_bad_scores_are_counted_and_race_as_zeros(kernels, same, race):
     scores = [torch.tensor([math.nan, math.inf, -math.inf, -1.0, 2.0, 0.0]), torch.ones(4100)]
     found, _ = histogram(kernels, same, scores, race, 0, 0, 1, 1)
-    assert found.tolist() == [5, 0, 4101, 4, 4101]
+    assert found.tolist() == [5, 0, 4101, 4]
 
 
 def test_factors(kernels, make, same, race):
     scores, factors = make([5 * 300, 700], signed=True), make([300, 700], spread=1.0, signed=True, seed=4)
     options = {"factors": factors, "transform": reference.ABS}
-    assert int(histogram(kernels, same, scores, race, bits_of(0.5), 40, 12, 1, **options)[0][:-3].sum()) > 0
+    assert int(histogram(kernels, same, scores, race, bits_of(0.5), 40, 12, 1, **options)[0][:-2].sum()) > 0
 
 
 @pytest.mark.parametrize("output", OUTPUTS)
@@ -113,8 +112,7 @@ def test_outputs(kernels, make, same, poison, output, tau):
 def test_rescaled_scores(kernels, same, poison, race, exponent):
     ladder = torch.linspace(-1074, min(exponent, 960), 5000, dtype=torch.float64).round()
     scores = [torch.ldexp(torch.full_like(ladder, 1.25), ladder).clamp(min=5e-324)]
-    found, _ = histogram(kernels, same, scores, race, LOWEST, 52, 12, 1, exponent=exponent)
-    assert int(found[-1]) == 5000
+    histogram(kernels, same, scores, race, LOWEST, 52, 12, 1, exponent=exponent)
     tau = bits_of(2.0**-500)
     mark(kernels, same, poison, scores, race, tau >> 52, 52, tau, "m", [torch.float64], exponent=exponent)
 
