@@ -37,7 +37,7 @@ def key_mark_kernel(
         tie = live & (digit == threshold)
         keep = (digit > threshold) | (tie & (tl.cumsum(tie.to(tl.int32), axis=0) <= limit))
         value = keep.to(tl.float64)
-        if OUTPUT != COUNTS and OUTPUT != BOOL:
+        if OUTPUT != COUNTS and OUTPUT != BOOL:  # noqa: SIM102 (one is known when compiling, one only when running)
             if tau != 0:
                 m = tau.to(tl.int64).to(tl.float64, bitcast=True) / tl.where(v > 0, v, 1.0)
                 value = tl.where(keep & (m > 1.0), m, value)
