@@ -134,7 +134,7 @@ class Histogram {
   void add(const Vector& vector, int64_t b, const Race& race, uint32_t number, Field<V>& t) {
     vector.load(b, t.v);
     bad_ += clear_bad(t.v);
-    if (Race::can_glance(low_, high_) && race.glance(t.v, number, low_, high_, t.sides) <= FEW) {
+    if (race.glance(t.v, number, low_, high_, t.sides) <= FEW) {
       above_ += t.sides.above;
       t.sides.for_each_near([&](int i) { add_near(race.key(t.v[i], number, i)); });
     } else {
