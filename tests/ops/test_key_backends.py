@@ -155,7 +155,7 @@ def test_key_histogram(rng, sizes, race, shift, bits) -> None:
     keys = race_keys(scores, f, transform, arguments)
     for step in (1, 1, 1, 2, 16):
         low = window_low(rng, keys, 1 << (shift + bits))
-        call: tuple[Any, ...] = (scores, f, transform, *arguments, low, shift, bits, step)
+        call: list[Any] = [scores, f, transform, *arguments, low, shift, bits, step]
         assert all_same(OPS.key_histogram(*call), reference.key_histogram(*call))
 
 
@@ -168,7 +168,7 @@ def test_plain_key_histogram_with_tile_numbers(rng, sizes, step, shift, bits) ->
     f, transform = factors(rng, scores), integer(rng, 0, 3)
     arguments = race_arguments(rng, scores, PLAIN, 0)
     low = window_low(rng, race_keys(scores, f, transform, arguments), 1 << (shift + bits))
-    call: tuple[Any, ...] = (scores, f, transform, *arguments, low, shift, bits, step)
+    call: list[Any] = [scores, f, transform, *arguments, low, shift, bits, step]
     assert all_same(OPS.key_histogram(*call), reference.key_histogram(*call))
 
 
@@ -189,7 +189,7 @@ def test_key_mark(rng, sizes, race, shift) -> None:
         output = OUTPUTS[integer(rng, 0, 4)]
         found = outputs(rng, scores, output)
         expected = [t.clone() for t in found]
-        call: tuple[Any, ...] = (scores, f, transform, *arguments, threshold, shift, tau, quota, output, w)
+        call: list[Any] = [scores, f, transform, *arguments, threshold, shift, tau, quota, output, w]
         ties = OPS.key_mark(*call, found)
         assert same_bytes(ties, reference.key_mark(*call, expected))
         assert all_same(found, expected)
@@ -217,10 +217,10 @@ def test_mass_histogram(rng, sizes) -> None:
     scores = vector(rng, sizes, scale=scale)
     f = factors(rng, scores)
     for exponent in (0, scale, -1000, 1000):
-        call: tuple[Any, ...] = (scores, f, transform, exponent)
+        call: list[Any] = [scores, f, transform, exponent]
         assert all_same(OPS.mass_histogram(*call), reference.mass_histogram(*call))
     spoil(rng, scores)
-    call = (scores, f, transform, scale)
+    call = [scores, f, transform, scale]
     assert all_same(OPS.mass_histogram(*call), reference.mass_histogram(*call))
 
 
@@ -248,7 +248,7 @@ def test_bernoulli_tiles(rng, sizes, output, rates) -> None:
     rate = rates[integer(rng, 0, len(rates))]
     found = outputs(rng, scores, output)
     expected = [t.clone() for t in found]
-    call: tuple[Any, ...] = (scores, f, transform, ids, exponent, fp64_bits(rate), seed, stream, output, w)
+    call: list[Any] = [scores, f, transform, ids, exponent, fp64_bits(rate), seed, stream, output, w]
     OPS.bernoulli_tiles(*call, found)
     reference.bernoulli_tiles(*call, expected)
     assert all_same(found, expected)
@@ -264,7 +264,7 @@ def test_coins_at_the_very_edge(rng) -> None:
     kept = []
     for v in [*scores, coin.double() * 2.0**-62]:
         found, expected = [torch.zeros(n, dtype=torch.float64)], [torch.zeros(n, dtype=torch.float64)]
-        call: tuple[Any, ...] = ([v], [], 0, lane[:0], 0, fp64_bits(1.0), seed, stream, reference.M, [])
+        call: list[Any] = [[v], [], 0, lane[:0], 0, fp64_bits(1.0), seed, stream, reference.M, []]
         OPS.bernoulli_tiles(*call, found)
         reference.bernoulli_tiles(*call, expected)
         assert all_same(found, expected)
