@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,15 +17,21 @@ from torch import Tensor
 
 from . import reference
 
+_VECTOR = "Tensor[] scores, Tensor[] factors, int transform"
+_RACE = "int race, Tensor ids, int exponent, int seed, int stream"
+_RESULT = "int output, Tensor[] weights, Tensor(a!)[] out"
 SCHEMAS = {
-    "score_tiles": "(Tensor[] scores, Tensor[] factors, int transform) -> (Tensor, Tensor, Tensor)",
-    "split_draws": "(Tensor aligned, int draws, int seed, int stream) -> Tensor",
-    "draw_tiles": "(Tensor[] scores, Tensor[] factors, int transform, Tensor exponents, Tensor scales, Tensor draws, "
-    "int seed, int stream, int output, Tensor[] weights, Tensor(a!)[] out) -> ()",
-    "key_histogram": "(Tensor[] scores, Tensor[] factors, int transform, int low, int shift, int bits, int step) "
-    "-> Tensor",
-    "key_mark": "(Tensor[] scores, Tensor[] factors, int transform, int threshold, int shift, Tensor quota, "
-    "int output, Tensor[] weights, Tensor(a!)[] out) -> Tensor",
+    "score_tiles": f"({_VECTOR}, Tensor exponents) -> (Tensor, Tensor, Tensor, Tensor)",
+    "split_draws": "(Tensor aligned, Tensor wanted, int draws, int seed, int stream) -> Tensor",
+    "poisson_counts": "(Tensor whole, Tensor fraction, Tensor ids, Tensor tails, int seed, int stream) -> Tensor",
+    "draw_tiles": f"({_VECTOR}, Tensor ids, Tensor exponents, Tensor scales, Tensor draws, int seed, int stream, "
+    f"{_RESULT}) -> ()",
+    "systematic_tiles": f"({_VECTOR}, Tensor exponents, Tensor begins, Tensor lengths, Tensor gains, Tensor shifts, "
+    f"int start, int bits, {_RESULT}) -> ()",
+    "key_histogram": f"({_VECTOR}, {_RACE}, int low, int shift, int bits, int step) -> (Tensor, Tensor)",
+    "key_mark": f"({_VECTOR}, {_RACE}, int threshold, int shift, int tau, Tensor quota, {_RESULT}) -> Tensor",
+    "mass_histogram": f"({_VECTOR}, int exponent) -> (Tensor, Tensor)",
+    "bernoulli_tiles": f"({_VECTOR}, Tensor ids, int exponent, int rate, int seed, int stream, {_RESULT}) -> ()",
 }
 
 _LIBRARY = torch.library.Library("sparseprune", "DEF")
@@ -34,26 +41,33 @@ def _tiles(scores: list[Tensor]) -> int:
     return -(-sum(score.numel() for score in scores) // reference.TILE)
 
 
-def _fake_score_tiles(scores: list[Tensor], factors: list[Tensor], transform: int) -> tuple[Tensor, Tensor, Tensor]:
+def _fake_score_tiles(scores, factors, transform, exponents) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    int32, int64 = (partial(scores[0].new_empty, dtype=dtype) for dtype in (torch.int32, torch.int64))
     tiles = _tiles(scores)
-    int64 = [scores[0].new_empty(n, dtype=torch.int64) for n in (tiles, 1)]
-    return scores[0].new_empty(tiles, dtype=torch.int32), int64[0], int64[1]
+    return int32(tiles), int64(tiles), int32(tiles), int64(1)
 
 
-def _fake_key_histogram(scores, factors, transform, low, shift, bits, step) -> Tensor:
-    return scores[0].new_empty((1 << bits) + 2, dtype=torch.int64)
+def _fake_key_histogram(*args: Any) -> tuple[Tensor, Tensor]:
+    scores, race, bits = args[0], args[3], args[-2]
+    int64 = partial(scores[0].new_empty, dtype=torch.int64)
+    return int64((1 << bits) + 2), int64((1 << bits) if race else 0)
 
 
-def _fake_key_mark(scores, factors, transform, threshold, shift, quota, output, weights, out) -> Tensor:
-    return torch.empty_like(quota)
+def _fake_mass_histogram(scores, factors, transform, exponent) -> tuple[Tensor, Tensor]:
+    int64 = partial(scores[0].new_empty, dtype=torch.int64)
+    return int64(2, reference.BINS), int64(1)
 
 
 _FAKES: dict[str, Callable[..., Any]] = {
     "score_tiles": _fake_score_tiles,
-    "split_draws": lambda aligned, draws, seed, stream: torch.empty_like(aligned),
+    "split_draws": lambda aligned, *rest: torch.empty_like(aligned),
+    "poisson_counts": lambda whole, *rest: torch.empty_like(whole),
     "draw_tiles": lambda *args: None,
+    "systematic_tiles": lambda *args: None,
     "key_histogram": _fake_key_histogram,
-    "key_mark": _fake_key_mark,
+    "key_mark": lambda *args: torch.empty_like(args[11]),
+    "mass_histogram": _fake_mass_histogram,
+    "bernoulli_tiles": lambda *args: None,
 }
 
 

@@ -1,7 +1,7 @@
-"""Algorithm 1 of Bar & Giryes 2023: scores -> draws with replacement -> m = count/(s p), over one logical vector.
+"""Sketches: counts with mean s p~ over one logical vector, by three laws that differ in how counts vary.
 
-Two reads of the scores and one write of the output, whatever the number of draws. Everything between them is a table of
-one exponent and one integer mass a tile.
+All read the scores twice and write once. Between the two passes stands a table of one exponent, one integer mass and
+one number of positive scores a tile.
 """
 
 from __future__ import annotations
@@ -9,19 +9,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from . import _library  # noqa: F401  (registers torch.ops.sparseprune)
+from .reference import SYSTEMATIC, poisson_table, random_bits
+from .vector import Table, Vector
 
-
-class BadScore(ValueError):
-    """A score that is NaN, infinite or negative, at a flat index of the logical vector."""
-
-    def __init__(self, index: int) -> None:
-        super().__init__(f"bad score at flat index {index}")
-        self.index = index
-
-
-class NoPositiveScore(ValueError):
-    """Every score is zero: there is nothing to draw."""
+MASK64 = (1 << 64) - 1
 
 
 def align(exponents: Tensor, masses: Tensor) -> Tensor:
@@ -38,37 +29,73 @@ def align(exponents: Tensor, masses: Tensor) -> Tensor:
     return scaled(92 - total.bit_length()).clamp(min=1).where(present, 0)
 
 
-def sketch_multinomial(
-    scores: list[Tensor],
-    draws: int,
-    *,
-    seed: int,
-    stream: int,
-    transform: int,
-    factors: list[Tensor],
-    output: int,
-    weights: list[Tensor],
-    out: list[Tensor],
-) -> None:
-    """Write m, counts, w m or count > 0 of `draws` draws with p proportional to the scores into `out`.
+def draw(vector: Vector, table: Table, scales: Tensor, draws: Tensor, seed: int, stream: int) -> None:
+    """Make the draws of every tile; scales: what turns count/q into m."""
+    for part in vector.parts("mass"):
+        torch.ops.sparseprune.draw_tiles(
+            *part.source, part.ids, part.pick(table.exponents), part.pick(scales), part.pick(draws), seed, stream,
+            vector.output, part.weights, part.out,
+        )  # fmt: skip
 
-    Args:
-        scores, weights, out: lists of contiguous tensors of equal sizes, one device (`weights` only for WEIGHTS).
-        factors: empty, or one contiguous tensor a score, repeated along its leading dimensions.
-        transform, output: the codes of `reference`.
-    Raises:
-        BadScore, NoPositiveScore: before anything is written.
-    Cost: 2 reads of the scores, 1 write, O(numel / 4096) memory.
+
+def sketch_multinomial(vector: Vector, draws: int, seed: int, stream: int) -> None:
+    """Write the result of `draws` draws with replacement, p proportional to the scores: Algorithm 1.
+
+    Raises: BadScore, NoPositiveScore, before anything is written.
     """
-    ops = torch.ops.sparseprune
-    exponents, masses, bad = ops.score_tiles(scores, factors, transform)
-    if int(bad) >= 0:
-        raise BadScore(int(bad))
-    if not bool(masses.any()):
-        raise NoPositiveScore("no positive score")
-    aligned = align(exponents, masses)
-    per_tile = ops.split_draws(aligned, draws, seed, stream)
+    table = vector.table()
+    aligned = align(table.exponents, table.masses)
+    per_tile = torch.ops.sparseprune.split_draws(aligned, vector.wanted(), draws, seed, stream)
     f64 = torch.float64
-    total = torch.tensor(draws, dtype=f64, device=masses.device)  # CUDA divides by a CPU scalar inexactly
-    scales = (aligned.sum().to(f64) / aligned.to(f64)) * masses.to(f64) / total
-    ops.draw_tiles(scores, factors, transform, exponents, scales, per_tile, seed, stream, output, weights, out)
+    total = torch.tensor(draws, dtype=f64, device=vector.device)  # CUDA divides by a CPU scalar inexactly
+    scales = (aligned.sum().to(f64) / aligned.to(f64)) * table.masses.to(f64) / total
+    draw(vector, table, scales, per_tile, seed, stream)
+
+
+def sketch_poisson(vector: Vector, draws: int, seed: int, stream: int) -> None:
+    """Write the result of independent counts Poisson(draws p_i). Raises as `sketch_multinomial`."""
+    table = vector.table()
+    aligned = align(table.exponents, table.masses).tolist()
+    total = sum(aligned)
+    means = [max((draws * a << 62) // total, a > 0) for a in aligned]  # of each tile, in units of 2^-62
+    whole, fraction = (
+        torch.tensor(values, device=vector.device)
+        for values in ([mean >> 62 for mean in means], [mean & ((1 << 62) - 1) for mean in means])
+    )
+    wanted = vector.wanted()
+    ids = (wanted if wanted.numel() else torch.ones_like(whole)).nonzero().view(-1)
+    per_tile = torch.zeros_like(whole)
+    tails = poisson_table(vector.device)
+    per_tile[ids] = torch.ops.sparseprune.poisson_counts(whole[ids], fraction[ids], ids, tails, seed, stream)
+    f64 = torch.float64
+    scales = table.masses.to(f64) / (whole.to(f64) + fraction.to(f64) * 2.0**-62)
+    draw(vector, table, scales, per_tile, seed, stream)
+
+
+def gains(lengths: list[int], masses: list[int]) -> tuple[list[int], list[int]]:
+    """G and g with G = floor(N 2^g / M) and 2^62 <= G < 2^63, for every tile; G = 0 where the length N is 0."""
+    ratios = [(n << 106) // m if n else 0 for n, m in zip(lengths, masses, strict=True)]
+    excess = [max(ratio.bit_length() - 63, 0) for ratio in ratios]
+    return [ratio >> e for ratio, e in zip(ratios, excess, strict=True)], [106 - e if e else 1 for e in excess]
+
+
+def sketch_systematic(vector: Vector, draws: int, seed: int, stream: int) -> None:
+    """Write counts that are floor or ceil of draws p_i, by one random offset. Raises as `sketch_multinomial`."""
+    table = vector.table()
+    aligned = align(table.exponents, table.masses)
+    bits = 60 - draws.bit_length()
+    positives = table.positives.to(torch.int64)
+    total, shared = int(aligned.sum()), (draws << bits) - int(positives.sum())  # every positive score owns 1
+    ends = [shared * c // total for c in aligned.cumsum(0).tolist()]
+    lengths = [end - begin for end, begin in zip(ends, [0, *ends[:-1]], strict=True)]
+    zero = torch.zeros((), dtype=torch.int64)
+    start = (int(random_bits(zero, zero, SYSTEMATIC, 0, seed, stream)) & MASK64) >> (64 - bits)
+    length, gain, shift = (
+        torch.tensor(x, device=vector.device) for x in (lengths, *gains(lengths, table.masses.tolist()))
+    )
+    begins = (length.cumsum(0) - length) + (positives.cumsum(0) - positives)
+    for part in vector.parts("mass"):
+        torch.ops.sparseprune.systematic_tiles(
+            *part.source, *(part.pick(t) for t in (table.exponents, begins, length, gain, shift)), start, bits,
+            vector.output, part.weights, part.out,
+        )  # fmt: skip

@@ -52,10 +52,11 @@ def digest(result: Any) -> str:
 def tables(device: str) -> dict[str, str]:
     """The integers of the law before any count: exponents, masses, q, A, n_b."""
     scores = scores_on(device)
-    exponents, masses, _ = torch.ops.sparseprune.score_tiles(scores, [], reference.GIVEN)
+    empty = torch.empty(0, device=device)
+    exponents, masses, _, _ = torch.ops.sparseprune.score_tiles(scores, [], reference.GIVEN, empty.int())
     q = [reference.quantize(v, exponents[b : b + len(v)]) for b, v in reference.tile_blocks(scores, [], 0)]
     aligned = align(exponents, masses)
-    per_tile = torch.ops.sparseprune.split_draws(aligned, 100_000, 7, 1)
+    per_tile = torch.ops.sparseprune.split_draws(aligned, empty.bool(), 100_000, 7, 1)
     named = {"exponents": exponents, "masses": masses, "q": torch.cat(q), "A": aligned, "n_b": per_tile}
     return {f"table {name}": digest(value) for name, value in named.items()}
 

@@ -1,0 +1,41 @@
+"""The definition of every operation, in torch: what C++ and Triton must reproduce bit for bit.
+
+`scores` is a list of contiguous tensors seen as one logical vector in tiles of TILE elements; `factors` is empty or
+holds one contiguous tensor per score tensor, repeated along its leading dimensions. `ids`, where it is not empty, holds
+the numbers of the tiles in the one vector of which these are a rank's share. Integers are exact, fp64 steps are single
+IEEE operations in the order written. Law and proofs: docs/sampler.md.
+"""
+
+# ruff: noqa: F401  (what is imported here is the face of the package)
+from .bernoulli import BINS, bernoulli_tiles, mass_histogram
+from .draws import draw_in_tiles, draw_tiles
+from .keys import (
+    PLAIN,
+    PRIORITY_RACE,
+    SUCCESSIVE_RACE,
+    key_histogram,
+    key_mark,
+    negative_log,
+    order_keys,
+    race_values,
+    uniforms,
+)
+from .philox import (
+    BERNOULLI,
+    DRAW,
+    NODE,
+    POISSON,
+    PRIORITY,
+    SUCCESSIVE,
+    SYSTEMATIC,
+    mulhi64,
+    philox,
+    popcount32,
+    random_bits,
+    unsigned_less,
+)
+from .poisson import poisson_counts, poisson_table
+from .scores import ABS, GIVEN, SQUARE, TILE, quantize, rescale, score_tiles, score_values, tile_blocks
+from .systematic import systematic_tiles
+from .tree import binomial, split_draws
+from .writer import BOOL, COUNTS, WEIGHTS, FlatWriter, M

@@ -1,0 +1,142 @@
+"""The k-th largest key of a logical vector: histograms of key ranges, no sort, no copy.
+
+A sample guesses where it lies, a histogram of that window (and at most a few finer ones) finds it exactly; a wrong
+guess costs time, never exactness.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .reference import PLAIN
+from .vector import Vector
+
+LOWEST = -(1 << 63)
+FIRST, NEXT = 12, 14  # bits of the histograms: of everything, inside a bin
+STEP, ENOUGH = 16, 1024  # the sample: every STEP-th tile, where there are at least ENOUGH tiles
+DEVIATIONS = (2.5, 12.0)  # half widths of the window; neighbours are alike in nets, so a tile tells less than its size
+
+
+class Race(NamedTuple):
+    """What the keys are (PLAIN: the values), and the exponent and random numbers they take."""
+
+    kind: int = PLAIN
+    exponent: int = 0
+    seed: int = 0
+    stream: int = 0
+
+
+def wrapped(number: int) -> int:
+    """The int64 with these low 64 bits."""
+    return (number + (1 << 63)) % (1 << 64) - (1 << 63)
+
+
+class Histogram(NamedTuple):
+    """Keys in the bins from `low` on, and above them; in races the sum of (key - low) mod 2^64 of each bin."""
+
+    low: int
+    shift: int
+    bins: np.ndarray
+    above: int
+    sums: np.ndarray
+
+    def find(self, rank: int) -> Bin | None:
+        """The bin that holds the rank-th largest key; None if it lies above or below all bins."""
+        reach = self.bins[::-1].cumsum()  # keys in this bin and in those above it
+        if not self.above < rank <= self.above + int(reach[-1]):
+            return None
+        place = int(reach.searchsorted(rank - self.above))
+        digit = len(self.bins) - 1 - place
+        size = int(self.bins[digit])
+        low = self.low + (digit << self.shift)
+        only = wrapped(self.low + int(self.sums[digit])) if size == 1 and len(self.sums) else None
+        return Bin(low, self.shift, rank - self.above - int(reach[place]) + size, size, only)
+
+
+class Bin(NamedTuple):
+    """Keys in [low, low + 2^shift): the one of the rank looked for is the `need`-th of its `size`, from the top."""
+
+    low: int
+    shift: int
+    need: int
+    size: int
+    only: int | None  # in races, the key itself where it is alone
+
+
+Count = Callable[[int, int, int], Histogram]  # low, shift, bits
+Enough = Callable[[Bin], bool]
+
+
+def counter(vector: Vector, race: Race) -> Callable[[int, int, int, int], Histogram]:
+    """The histograms (low, shift, bits, step) of a vector; they raise BadScore."""
+
+    def count(low: int, shift: int, bits: int, step: int) -> Histogram:
+        found = [
+            torch.ops.sparseprune.key_histogram(
+                *part.source, race.kind, part.ids, *race[1:], low, shift, bits, step
+            )
+            for part in vector.parts("lowest" if race.kind == PLAIN else "zero")
+        ]  # fmt: skip
+        bins, sums = (vector.sum(functools.reduce(Tensor.add_, x)).cpu().numpy() for x in zip(*found, strict=True))
+        if bins[-1]:
+            vector.raise_bad(signed=race.kind == PLAIN)
+        return Histogram(low, shift, bins[:-2], int(bins[-2]), sums)
+
+    return count
+
+
+def refine(count: Count, found: Bin | None, rank: int, end: int, enough: Enough) -> Bin:
+    """Narrow a bin (None: everything) until its keys agree in all bits from `end` up, or it is enough."""
+    found = found or count(LOWEST, 64 - FIRST, FIRST).find(rank)
+    assert found is not None  # the first histogram covers every key
+    while found.shift > end and not enough(found):
+        bits = min(NEXT, found.shift - end)
+        shift = found.shift - bits
+        found = count(found.low, shift, bits).find(rank)
+        assert found is not None
+    return found
+
+
+def window(
+    sampled: Count, whole: Histogram, share: float, end: int, wide: int, deviations: float
+) -> tuple[int, int] | None:
+    """A guess (low, shift) of 2^wide bins that hold the key above which lies `share` of all, from a sample of them."""
+    size = int(whole.bins.sum())
+    middle = share * size
+    slack = deviations * math.sqrt(max(1.0, middle * (1.0 - share)))
+    ends = []
+    for rank in (math.floor(middle - slack), math.ceil(middle + slack)):
+        if not 1 <= rank <= size:
+            return None
+        ends.append(refine(sampled, whole.find(rank), rank, max(end, 64 - FIRST - NEXT), lambda b: b.need == b.size))
+    top, bottom = ends[0].low + (1 << ends[0].shift), ends[1].low
+    shift = end
+    while ((top - 1) >> shift) - (bottom >> shift) >= 1 << wide:
+        shift += 1
+    return (bottom >> shift) << shift, shift
+
+
+def threshold(vector: Vector, race: Race, rank: int, *, end: int, wide: int, enough: Enough) -> Bin:
+    """The bin of the rank-th largest key, 1 <= rank <= numel, narrowed until it is `enough` or has only 2^end keys."""
+    count = counter(vector, race)
+
+    @functools.cache  # both ends of a window mostly lie in one bin
+    def sampled(low: int, shift: int, bits: int) -> Histogram:
+        return count(low, shift, bits, STEP)
+
+    found = None
+    if vector.tiles >= ENOUGH:
+        whole = sampled(LOWEST, 64 - FIRST, FIRST)
+        for deviations in DEVIATIONS:
+            place = window(sampled, whole, rank / vector.numel, end, wide, deviations)
+            found = place and count(*place, wide, 1).find(rank)
+            if found or not place:
+                break
+    return refine(lambda low, shift, bits: count(low, shift, bits, 1), found, rank, end, enough)
