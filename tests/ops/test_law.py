@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from sparseprune import ops, sampling
-from sparseprune.ops import races, reference
+from sparseprune.ops import reference
 from sparseprune.ops.sketch import align
 
 LEVEL = 1e-8
@@ -53,7 +53,7 @@ def log_normal(size: int, sigma: float = 2.0) -> Tensor:
 
 def tile_law(scores: list[Tensor], transform: int, factors: list[Tensor]) -> tuple[Tensor, Tensor]:
     """The quantised law itself: A_b (int64 [T]) and p~ (fp64 [T, TILE])."""
-    exponents, masses, _ = reference.score_tiles(scores, factors, transform)
+    exponents, masses, _, _ = reference.score_tiles(scores, factors, transform, torch.empty(0))
     aligned = align(exponents, masses)
     blocks = reference.tile_blocks(scores, factors, transform)
     q = torch.cat([reference.quantize(v, exponents[first : first + len(v)]) for first, v in blocks])
@@ -102,7 +102,7 @@ def test_binomials_over_several_chunks_of_trials() -> None:
 def test_every_node_of_the_tree_splits_by_its_binomial() -> None:
     """2^14 sibling pairs with shares 3 : 4 under one tree: given their number of draws, the left ones are binomial."""
     aligned = torch.tensor([3 << 40, 4 << 40]).repeat(1 << 14)
-    pairs = torch.ops.sparseprune.split_draws(aligned, 20 << 14, 3, 0).view(-1, 2)
+    pairs = torch.ops.sparseprune.split_draws(aligned, torch.empty(0, dtype=torch.bool), 20 << 14, 3, 0).view(-1, 2)
     total = pairs.sum(dim=1)
     assert int(total.sum()) == 20 << 14
     found, expected = [], []
@@ -223,8 +223,10 @@ def test_control_gumbel_top_k_with_multinomial_weights_is_rejected() -> None:
 def test_successive_draws_have_the_law_of_drawing_one_by_one() -> None:
     """All 24 orders of 4 scores against prod p_i / (what is left): 40,000 races of four, side by side in one vector."""
     weights, races_run = [0.5, 1.0, 2.0, 4.5], 40_000
-    keys = races.race_keys([torch.tensor(weights).repeat(races_run)], [], 0, 5, 0, races.WITHOUT_REPLACEMENT)[1]
-    order = keys[0].view(-1, 4).argsort(dim=1, descending=True)
+    v = torch.tensor(weights, dtype=torch.float64).repeat(races_run)
+    v = torch.nn.functional.pad(v, (0, -len(v) % TILE)).view(-1, TILE)
+    keys = reference.race_values(v, reference.SUCCESSIVE_RACE, torch.arange(len(v)), 0, 5, 0)[1]
+    order = keys.view(-1)[: 4 * races_run].view(-1, 4).argsort(dim=1, descending=True)
     code = (order * torch.tensor([64, 16, 4, 1])).sum(dim=1)
     count, expected = [], []
     for permutation in itertools.permutations(range(4)):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from sparseprune import sampling
-from sparseprune.ops import races, reference
+from sparseprune.ops import reference
 
 
 def signed(words: list[int]) -> Tensor:
@@ -18,7 +18,7 @@ def signed(words: list[int]) -> Tensor:
 
 
 def test_uniforms_lie_between_two_to_minus_64_and_one() -> None:
-    u = races.uniforms(signed([0, 1, 2**32 - 1, 2**32, 2**63, 2**64 - 2**32 - 1, 2**64 - 1]))
+    u = reference.uniforms(signed([0, 1, 2**32 - 1, 2**32, 2**63, 2**64 - 2**32 - 1, 2**64 - 1]))
     assert u.tolist() == [2.0**-64, 2.0**-63, 2.0**-32, 2.0**-32 + 2.0**-64, 0.5 + 2.0**-64, 1 - 2.0**-32, 1.0]
 
 
@@ -35,8 +35,8 @@ def test_negative_log_against_the_library_within_1e_13() -> None:
     )
     u = u[u < 1]
     exact = torch.tensor([-math.log(x) for x in u.tolist()], dtype=torch.float64)
-    assert float(((races.negative_log(u) - exact).abs() / exact).max()) < 1e-13
-    assert float(races.negative_log(torch.ones(1, dtype=torch.float64))) == 2.0**-64
+    assert float(((reference.negative_log(u) - exact).abs() / exact).max()) < 1e-13
+    assert float(reference.negative_log(torch.ones(1, dtype=torch.float64))) == 2.0**-64
 
 
 @pytest.mark.parametrize("digits", [2.0**-64, 1e-5, 0.3, 0.99999])
@@ -44,30 +44,40 @@ def test_negative_log_against_forty_digits(digits: float) -> None:
     mpmath = pytest.importorskip("mpmath")
     with mpmath.workdps(40):
         exact = -mpmath.log(mpmath.mpf(digits))
-        found = float(races.negative_log(torch.tensor([digits], dtype=torch.float64)))
+        found = float(reference.negative_log(torch.tensor([digits], dtype=torch.float64)))
         assert abs((mpmath.mpf(found) - exact) / exact) < 1e-13
 
 
-def keys(scores: Tensor | list[Tensor], purpose: int, seed: int = 4) -> tuple[Tensor, Tensor]:
-    values, found = races.race_keys(scores if isinstance(scores, list) else [scores], [], 0, seed, 3, purpose)
-    return torch.cat(values), torch.cat(found)
+def keys(scores: Tensor | list[Tensor], race: int, seed: int = 4) -> tuple[Tensor, Tensor]:
+    """Values and keys of all elements, by the definition."""
+    tensors = scores if isinstance(scores, list) else [scores]
+    wide = any(t.dtype == torch.float64 for t in tensors)
+    exponent = math.frexp(max(float(t.max()) for t in tensors if t.numel()))[1] if wide else 0
+    found = [
+        reference.race_values(v, race, torch.arange(first, first + len(v)), exponent, seed, 3)
+        for first, v in reference.tile_blocks(tensors, [], 0)
+    ]
+    numel = sum(t.numel() for t in tensors)
+    values, keyed = (torch.cat(x).view(-1)[:numel] for x in zip(*found, strict=True))
+    return values, keyed
 
 
-@pytest.mark.parametrize("purpose", [races.PRIORITY, races.WITHOUT_REPLACEMENT])
-def test_keys_are_named_by_element_whatever_the_split(purpose) -> None:
+@pytest.mark.parametrize("race", [reference.PRIORITY_RACE, reference.SUCCESSIVE_RACE])
+def test_keys_are_named_by_element_whatever_the_split(race) -> None:
     scores = torch.rand(2_200_000, generator=torch.Generator().manual_seed(1))  # more than two chunks
-    whole = keys(scores, purpose)[1]
-    assert torch.equal(whole, keys(list(scores.split([1, 1_048_575, 5, 1_151_419])), purpose)[1])
+    whole = keys(scores, race)[1]
+    assert torch.equal(whole, keys(list(scores.split([1, 1_048_575, 5, 1_151_419])), race)[1])
     index = torch.tensor([0, 4095, 4096, 1_048_576, 2_199_999])
-    u = races.uniforms(reference.random_bits(index % 4096, index // 4096, purpose, 0, 4, 3))
-    time = u if purpose == races.PRIORITY else races.negative_log(u)
+    purpose = reference.PRIORITY if race == reference.PRIORITY_RACE else reference.SUCCESSIVE
+    u = reference.uniforms(reference.random_bits(index % 4096, index // 4096, purpose, 0, 4, 3))
+    time = u if race == reference.PRIORITY_RACE else reference.negative_log(u)
     assert torch.equal(whole[index], scores[index].double() / time)
 
 
 def test_purposes_do_not_share_random_numbers() -> None:
     scores = torch.ones(1000)
-    u = 1 / keys(scores, races.PRIORITY)[1]
-    e = 1 / keys(scores, races.WITHOUT_REPLACEMENT)[1]
+    u = 1 / keys(scores, reference.PRIORITY_RACE)[1]
+    e = 1 / keys(scores, reference.SUCCESSIVE_RACE)[1]
     assert abs(float(torch.corrcoef(torch.stack([u, torch.exp(-e)]))[0, 1])) < 0.2  # 1 if they did
 
 
@@ -76,10 +86,10 @@ def test_the_largest_keys_win_and_priority_pays_the_next_one(k: int) -> None:
     scores = torch.rand(6000, generator=torch.Generator().manual_seed(3))
     scores[::6] = 0.0
     won = sampling.without_replacement(scores, k, seed=4, stream=3)
-    expected = keys(scores, races.WITHOUT_REPLACEMENT)[1].argsort(descending=True)[:k]
+    expected = keys(scores, reference.SUCCESSIVE_RACE)[1].argsort(descending=True)[:k]
     assert torch.equal(won.nonzero().view(-1), expected.sort().values)
     m = sampling.priority(scores, k, seed=4, stream=3)
-    values, found = keys(scores, races.PRIORITY)
+    values, found = keys(scores, reference.PRIORITY_RACE)
     order = found.argsort(descending=True)
     tau = found[order[k]]
     expected = torch.zeros(6000)
@@ -98,7 +108,7 @@ def test_the_whole_range_of_fp64_is_kept_and_kept_finite() -> None:
     """Scores are divided by a power of two first: neither the largest overflows nor the least becomes zero."""
     for values in ([1.7e308, 5e-324, 0.0], [1e-300, 2e-300, 0.0], [5e-324, 1e-323, 0.0], [0.6, 1e-310, 0.0]):
         scores = torch.tensor(values, dtype=torch.float64)
-        assert bool(keys(scores, races.PRIORITY)[1].isfinite().all())
+        assert bool(keys(scores, reference.PRIORITY_RACE)[1].isfinite().all())
         assert sampling.without_replacement(scores, 2, seed=1).tolist() == [True, True, False]
         assert sampling.priority(scores, 2, seed=1).tolist() == [1.0, 1.0, 0.0]
         assert sampling.priority([scores, scores[:0]], 1, seed=1)[0].count_nonzero() == 1

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from sparseprune.ops import reference
-from sparseprune.ops.sketch import align, sketch_multinomial
+from sparseprune.ops import Vector, reference, sketch_multinomial
+from sparseprune.ops.sketch import align
 
 TILE, WORD = 4096, 1 << 32
 
@@ -160,8 +160,9 @@ def test_quantised_scores_equal_exact_fractions(top: float) -> None:
     v[17] = top
     exponent, q = quantized(v)
     score = torch.tensor(v, dtype=torch.float64)
-    exponents, masses, bad = reference.score_tiles([score], [], reference.GIVEN)
+    exponents, masses, positives, bad = reference.score_tiles([score], [], reference.GIVEN, torch.empty(0))
     assert (exponents.tolist(), masses.tolist(), bad.tolist()) == ([exponent], [sum(q)], [-1])
+    assert positives.tolist() == [sum(x > 0 for x in v)]
     assert reference.quantize(score.view(1, -1), exponents).view(-1).tolist() == q
     assert all((x > 0) == (n > 0) for x, n in zip(v, q, strict=True))  # a positive score can always be drawn
 
@@ -212,7 +213,7 @@ def test_align_with_one_heavy_tile_among_a_million_floored_ones() -> None:
     found = align(exponents, masses)
     assert int((found == 1).sum()) == tiles - 1
     assert 2**58 <= int(found.sum()) < 2**60 + tiles
-    per_tile = torch.ops.sparseprune.split_draws(found, 1_000_000, 3, 0)
+    per_tile = torch.ops.sparseprune.split_draws(found, torch.empty(0, dtype=torch.bool), 1_000_000, 3, 0)
     assert int(per_tile.sum()) == int(per_tile[12345]) == 1_000_000
     assert int(per_tile.min()) == 0
 
@@ -247,10 +248,8 @@ def test_sketch_equals_the_law_draw_by_draw(size: int, draws: int, seed: int) ->
     score = torch.tensor(v, dtype=torch.float64)
     found = [torch.empty(size, dtype=torch.int32), torch.empty(size, dtype=torch.float64)]
     for output, out in zip((reference.COUNTS, reference.M), found, strict=True):
-        sketch_multinomial(
-            [score], draws, seed=seed - (2**64 if seed >= 2**63 else 0), stream=6, transform=reference.GIVEN,
-            factors=[], output=output, weights=[score], out=[out],
-        )  # fmt: skip
+        signed = seed - (2**64 if seed >= 2**63 else 0)
+        sketch_multinomial(Vector([score], [], reference.GIVEN, output, [score], [out]), draws, signed, 6)
     assert found[0].tolist() == counts
     assert sum(counts) == draws
     assert found[1].tolist() == m
@@ -275,8 +274,7 @@ def test_a_rejected_number_is_drawn_again() -> None:
     assert random_number(516, 0, 2, 0, seed, 0) * (q * TILE) % 2**64 < 2**64 % (q * TILE)
     out = torch.empty(TILE, dtype=torch.int32)
     score = torch.full((TILE,), q / 2**31, dtype=torch.float64)
-    options = {"seed": seed, "stream": 0, "transform": reference.GIVEN, "factors": [], "weights": []}
-    sketch_multinomial([score], 517, output=reference.COUNTS, out=[out], **options)
+    sketch_multinomial(Vector([score], [], reference.GIVEN, reference.COUNTS, [], [out]), 517, seed, 0)
     expected = [random_number(j, 0, 2, int(j == 516), seed, 0) * q * TILE // 2**64 // q for j in range(517)]
     assert torch.equal(out, torch.bincount(torch.tensor(expected), minlength=TILE).to(torch.int32))
 

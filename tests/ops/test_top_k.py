@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from sparseprune import sampling
-from sparseprune.ops.top_k import ENOUGH, STEP
+from sparseprune.ops.threshold import ENOUGH, STEP
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 

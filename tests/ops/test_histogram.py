@@ -9,18 +9,23 @@ import pytest
 import torch
 
 from sparseprune import sampling
-from sparseprune.ops import expected_nnz
+from sparseprune import ops
+from sparseprune.ops import histogram, reference
 
 
 def log_normal(size: int) -> torch.Tensor:
     return torch.exp(2 * torch.randn(size, generator=torch.Generator().manual_seed(7)))
 
 
+def masses(scores: list[torch.Tensor]) -> tuple[np.ndarray, np.ndarray]:
+    return histogram.mass_histogram(ops.Vector(scores, [], reference.GIVEN, reference.BOOL, [], []))[:2]
+
+
 @pytest.mark.parametrize("scale", [1.0, 2.0**1000, 2.0**-1000, 0.75])
 def test_histogram_holds_every_score_and_its_mass(scale: float) -> None:
     scores = log_normal(20_000).double() * scale
     scores[::5] = 0.0
-    n, mass = expected_nnz.mass_histogram([scores[:7], scores[7:]], [], 0)
+    n, mass = masses([scores[:7], scores[7:]])
     unit = 2.0 ** -math.frexp(float(scores.max()))[1]
     assert n.sum() == 16_000
     assert (n > 0).all()
@@ -30,7 +35,7 @@ def test_histogram_holds_every_score_and_its_mass(scale: float) -> None:
 
 
 def test_subnormal_scores_count_as_the_least_normal_number() -> None:
-    n, mass = expected_nnz.mass_histogram([torch.tensor([0.75, 1e-310, 5e-324], dtype=torch.float64)], [], 0)
+    n, mass = masses([torch.tensor([0.75, 1e-310, 5e-324], dtype=torch.float64)])
     assert n.tolist() == [2, 1]
     assert mass.tolist() == [2 * 2.0**-1022, 0.75]
 
@@ -40,7 +45,7 @@ def test_expected_nnz_equals_the_closed_form(draws: int) -> None:
     p = np.array([0.5, 0.3, 0.1999, 1e-4, 1e-12])
     n = np.array([1, 1, 1, 1, 1])
     exact = sum(-math.expm1(draws * math.log1p(-x)) for x in p)
-    assert expected_nnz.expected_nnz(n, p, draws) == pytest.approx(exact, rel=1e-9)
+    assert histogram.expected_nnz(n, p, draws) == pytest.approx(exact, rel=1e-9)
 
 
 @pytest.mark.parametrize("nnz", [1, 50, 2000, 8000])
@@ -49,10 +54,10 @@ def test_it_is_the_least_number_of_draws(nnz: int) -> None:
     draws = sampling.draws_for_nnz(scores, nnz)
     p = (scores.double() / scores.double().sum()).numpy()
     assert -np.expm1(draws * np.log1p(-p)).sum() == pytest.approx(nnz, rel=2e-3, abs=1.0)
-    n, mass = expected_nnz.mass_histogram([scores], [], 0)
+    n, mass = masses([scores])
     share = mass / n / mass.sum()
-    assert expected_nnz.expected_nnz(n, share, draws) >= nnz * (1 - 1e-12)
-    assert draws == nnz or expected_nnz.expected_nnz(n, share, draws - 1) < nnz
+    assert histogram.expected_nnz(n, share, draws) >= nnz * (1 - 1e-12)
+    assert draws == nnz or histogram.expected_nnz(n, share, draws - 1) < nnz
 
 
 def test_draws_give_the_asked_density_on_average() -> None:
