@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -132,4 +133,4 @@ def _chunks(tile: Tensor) -> list[tuple[int, int]]:
     number = torch.cat([torch.zeros(1, dtype=torch.int64), (tile.diff() != 0).cumsum(0)])
     borders = (number // CHUNK).diff().nonzero().view(-1) + 1
     ends = [0, *borders.tolist(), len(tile)]
-    return list(zip(ends[:-1], ends[1:], strict=True))
+    return list(pairwise(ends))

@@ -103,8 +103,8 @@ class ShardedVector:
         """The long rows of whole tiles, as slices; factors that repeat are written out for a few tiles at a time."""
         together: list[tuple[int, int, int, int]] = []
         for s in layout.slices:
-            score, factor = (x[s.tensor] if x else None for x in (self.held.scores, self.held.factors))
-            if factor is None or factor.numel() in (1, score.numel()):
+            factor = self.held.factors[s.tensor] if self.held.factors else None
+            if factor is None or factor.numel() in (1, self.held.scores[s.tensor].numel()):
                 together.append(s)
                 continue
             for first in range(0, s.tiles, CHUNK):
@@ -250,7 +250,7 @@ class ShardedVector:
         return Table(exponents, sums[0], sums[1].to(torch.int32))
 
     def _masses(self, begin: int, end: int, exponents: Tensor, sums: Tensor) -> Tensor:
-        """Add up the pieces of cut tiles, each quantised by the exponent of its whole tile; (start, length, mass, n+)."""
+        """Add up pieces of cut tiles, each quantised by the exponent of its whole tile; (start, length, mass, n+)."""
         gather = self._gather(self._own, begin, end)
         patch = self._values(gather, torch.zeros(len(gather.ids) * TILE, dtype=torch.float64, device=self.device))
         q = quantize(patch.view(-1, TILE), exponents[gather.ids])
