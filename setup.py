@@ -23,7 +23,8 @@ COMPILE_ARGS = [
     "-ffp-contract=off",
     "-fvisibility=hidden",
     "-Wall",
-    *(["-mprefer-vector-width=512"] if platform.machine() == "x86_64" else []),
+    # Tuning changes speed alone: wide vectors, and gathers, which gcc's generic tuning of 12 does without.
+    *(["-mprefer-vector-width=512", "-mtune=skylake-avx512"] if platform.machine() == "x86_64" else []),
     "-DPy_LIMITED_API=0x030A0000",
     "-DTORCH_TARGET_VERSION=0x020b000000000000",
 ]

@@ -36,6 +36,27 @@ def quantiles(times: list[float]) -> dict[str, float]:
     }
 
 
+def status_bytes(field: str) -> int:
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(field))
+    return 1024 * int(line.split()[1])
+
+
+def peak_extra_bytes(call: Callable[[], Any]) -> int | None:
+    """Memory that a call takes beside what was there before it, at its peak; None where the system does not tell."""
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        call()
+        return torch.cuda.max_memory_allocated() - before
+    if not Path("/proc/self/clear_refs").exists():
+        return None
+    call()  # what is allocated once and kept is no cost of a call
+    Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts anew
+    before = status_bytes("VmHWM")
+    call()
+    return status_bytes("VmHWM") - before
+
+
 def side_by_side(
     op: str,
     case: str,

@@ -1,6 +1,6 @@
 """All side-by-side timings on this machine: a table, and one JSON file a suite under bench/results.
 
-python -m bench.run [--only sampler synflow] [--repeats 9] [--out FOLDER]
+python -m bench.run [--only sampler growth synflow] [--repeats 9] [--out FOLDER]
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ import re
 from pathlib import Path
 from typing import Any
 
-from . import sampler, synflow
+from . import growth, sampler, synflow
 from .measure import Row, environment
 
-SUITES = {"sampler": sampler.rows, "synflow": synflow.rows}
+SUITES = {"sampler": sampler.rows, "growth": growth.rows, "synflow": synflow.rows}
 RESULTS = Path(__file__).parent / "results"
 
 

@@ -7,6 +7,8 @@
 // A clone inlines plain functions but never a lambda that is passed on: keep hot loops in functions of their own.
 #if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && !defined(__clang__)
 #define CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+// The same choice where a version is written by hand: overloads in one file that differ in TARGET only.
+#define TARGET(name) __attribute__((target(name)))
 #else
 #define CLONES
 #endif

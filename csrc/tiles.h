@@ -51,11 +51,14 @@ class Vector {
   void load(int64_t b, V* v) const;
   // Write tile b: m (or w m) from `m`, or counts or count > 0 from `counts`.
   void store(int64_t b, Output output, const double* m, const int32_t* counts) const;
+  // The same where m is fp32 already: no score is fp64.
+  void store(int64_t b, Output output, const float* m, const int32_t* counts) const;
   // Write tile b: w keep, or keep as bool.
   void store_marks(int64_t b, bool weights, const uint8_t* keep) const;
 
  private:
   size_t first_piece(int64_t element) const;
+  void store_part(const Piece& p, int64_t offset, int n, Output output, const double* m, const int32_t* counts) const;
   template <class F>
   void for_each_part(int64_t b, const F& f) const;
 
@@ -63,6 +66,17 @@ class Vector {
   int64_t transform_;
   bool float_;
   int64_t numel_ = 0;
+};
+
+// The numbers of local tiles in the one global vector, by which random numbers are named; without ids their own.
+class TileNumbers {
+ public:
+  explicit TileNumbers(const Tensor& ids)
+      : ids_(ids.numel() > 0 ? static_cast<const int64_t*>(ids.data_ptr()) : nullptr) {}
+  int64_t operator[](int64_t b) const { return ids_ == nullptr ? b : ids_[b]; }
+
+ private:
+  const int64_t* ids_;
 };
 
 // f(b, scratch) for every tile, spread over torch's threads, each with a Scratch of its own and exact subnormals.

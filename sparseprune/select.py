@@ -45,31 +45,19 @@ class Threshold:
 
 
 @dataclass(frozen=True)
-class Multinomial:
-    """Draw weights with replacement, p_i proportional to |score_i|: m_i = count_i/(s p_i), so that E[m] = 1.
-
-    For signed scores p ∝ |score| is the sketch of the sum of the scores with the least variance.
-
-    Args:
-        rescale: masks m (float32; float64 for float64 scores), else bool masks count > 0.
-        target: "nnz": s such that `kept` distinct weights are expected; "draws": s = `kept`.
-
-    Raises:
-        ValueError: another target.
-
-    Reference: Bar & Giryes 2023, arXiv:2305.17559, Algorithm 1.
-    """
+class _Sketch:
+    """A sketch of signed scores: p proportional to |score| is that of the sum of the scores with the least variance."""
 
     rescale: bool = True
     target: Literal["nnz", "draws"] = "nnz"
-    name: ClassVar[str] = "multinomial"
+    name: ClassVar[str]
 
     def __post_init__(self) -> None:
         if self.target not in ("nnz", "draws"):
-            raise ValueError(f"Multinomial: target must be 'nnz' or 'draws', got {self.target!r}")
+            raise ValueError(f"{type(self).__name__}: target must be 'nnz' or 'draws', got {self.target!r}")
 
     def select(self, scores: Scores, kept: Kept, *, seed: int) -> dict[str, Tensor]:
-        """Return masks with `kept` non-zeros on average (target "nnz") or at most (target "draws").
+        """Return masks with `kept` non-zeros on average (target "nnz"), or of `kept` draws.
 
         Args:
             scores: name -> floating tensor, finite; their absolute values are the weights of the draw.
@@ -81,12 +69,61 @@ class Multinomial:
             ValueError: more asked for than the non-zero scores can give.
         """
         output = "m" if self.rescale else "bool"
+        sampler = getattr(sampling, self.name)
+        law = "systematic" if self.name == "systematic" else "multinomial"  # a Poisson sketch keeps as many: docs
 
         def draw(tensors: list[Tensor], k: int, stream: int) -> list[Tensor]:
-            s = sampling.draws_for_nnz(tensors, k, transform="abs") if self.target == "nnz" else k
-            return _list(sampling.multinomial(tensors, s, seed=seed, stream=stream, transform="abs", output=output))
+            s = sampling.draws_for_nnz(tensors, k, law=law, transform="abs") if self.target == "nnz" else k
+            return _list(sampler(tensors, s, seed=seed, stream=stream, transform="abs", output=output))
 
-        return _each(scores, kept, draw, _dtype(self.rescale), "Multinomial" if self.target == "nnz" else None)
+        return _each(scores, kept, draw, _dtype(self.rescale), type(self).__name__ if self.target == "nnz" else None)
+
+
+@dataclass(frozen=True)
+class Multinomial(_Sketch):
+    """Draw weights with replacement, p_i proportional to |score_i|: m_i = count_i/(s p_i), so that E[m] = 1.
+
+    Args:
+        rescale: masks m (float32; float64 for float64 scores), else bool masks count > 0.
+        target: "nnz": s such that `kept` distinct weights are expected; "draws": s = `kept`.
+
+    Raises:
+        ValueError: another target.
+
+    Reference: Bar & Giryes 2023, arXiv:2305.17559, Algorithm 1.
+    """
+
+    name: ClassVar[str] = "multinomial"
+
+
+@dataclass(frozen=True)
+class Poisson(_Sketch):
+    """Draw a Poisson count of mean s p_i for each weight on its own: m_i = count_i/(s p_i). Else as `Multinomial`."""
+
+    name: ClassVar[str] = "poisson"
+
+
+@dataclass(frozen=True)
+class Systematic(_Sketch):
+    """Counts that are floor or ceil of s p_i, by one random offset: m_i = count_i/(s p_i). Else as `Multinomial`."""
+
+    name: ClassVar[str] = "systematic"
+
+
+@dataclass(frozen=True)
+class Bernoulli:
+    """Keep each weight on its own with probability pi_i = min(1, c |score_i|), `kept` on average: m_i = 1/pi_i.
+
+    Args:
+        rescale: masks m (float32; float64 for float64 scores), else bool masks.
+    """
+
+    rescale: bool = True
+    name: ClassVar[str] = "bernoulli"
+
+    def select(self, scores: Scores, kept: Kept, *, seed: int) -> dict[str, Tensor]:
+        """Return masks with `kept` non-zeros on average; arguments and errors as those of `Priority`."""
+        return _unequal(scores, kept, sampling.bernoulli, seed, self.rescale, "Bernoulli")
 
 
 @dataclass(frozen=True)
@@ -151,15 +188,11 @@ class Priority:
         Raises:
             ValueError: more asked for than the non-zero scores can give.
         """
-        output = "m" if self.rescale else "bool"
-
-        def draw(tensors: list[Tensor], k: int, stream: int) -> list[Tensor]:
-            return _list(sampling.priority(tensors, k, seed=seed, stream=stream, transform="abs", output=output))
-
-        return _each(scores, kept, draw, _dtype(self.rescale), "Priority")
+        return _unequal(scores, kept, sampling.priority, seed, self.rescale, "Priority")
 
 
-_SELECTORS = {cls.name: cls for cls in (Threshold, Multinomial, WithoutReplacement, Priority)}
+_ALL = (Threshold, Multinomial, Poisson, Systematic, Bernoulli, Priority, WithoutReplacement)
+_SELECTORS = {cls.name: cls for cls in _ALL}
 
 
 def names() -> list[str]:
@@ -207,6 +240,18 @@ def _each(
     if kept.keys() != scores.keys():
         raise ValueError(f"select: kept must have the layers of scores, {sorted(scores)}, got {sorted(kept)}")
     return {name: one([score], kept[name], stream)[0] for stream, (name, score) in enumerate(scores.items())}
+
+
+def _unequal(
+    scores: Scores, kept: Kept, sampler: Callable[..., Any], seed: int, rescale: bool, who: str
+) -> dict[str, Tensor]:
+    """Choices without replacement that keep elements with different probabilities, m being what makes up for them."""
+    output = "m" if rescale else "bool"
+
+    def draw(tensors: list[Tensor], k: int, stream: int) -> list[Tensor]:
+        return _list(sampler(tensors, k, seed=seed, stream=stream, transform="abs", output=output))
+
+    return _each(scores, kept, draw, _dtype(rescale), who)
 
 
 def _nonzero(tensors: Iterable[Tensor]) -> int:

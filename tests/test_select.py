@@ -1,5 +1,6 @@
 """Selectors: exact counts, unbiased masks, the papers' recipes."""
 
+import dataclasses
 import itertools
 import math
 
@@ -9,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparseprune import select
-from sparseprune.select import Multinomial, Priority, Threshold, WithoutReplacement
+from sparseprune.select import Bernoulli, Multinomial, Poisson, Priority, Systematic, Threshold, WithoutReplacement
 
 EXACT = [Threshold(), WithoutReplacement(), WithoutReplacement(per_layer=False), Priority(), Priority(rescale=False)]
+SKETCHES = [Multinomial(), Poisson(), Systematic(), Bernoulli(), Priority()]
 
 
 def _scores(seed=0, *, signed=False):
@@ -44,7 +46,7 @@ def test_threshold_ranks_signed_scores_and_gives_ties_to_the_lower_index():
     assert Threshold().select(scores, 5)["b"].tolist() == [[True, False]]
 
 
-@pytest.mark.parametrize("selector", [Multinomial(), Multinomial(target="draws"), Priority()], ids=repr)
+@pytest.mark.parametrize("selector", [*SKETCHES, Multinomial(target="draws")], ids=repr)
 @pytest.mark.parametrize("kept", [12, {"a": 5, "b": 7}], ids=["global", "layer"])
 def test_rescaled_masks_are_unbiased(selector, kept):
     scores = _scores(3, signed=True)
@@ -58,11 +60,18 @@ def test_rescaled_masks_are_unbiased(selector, kept):
         assert z.abs().max() < 5.5, (name, z)
 
 
-def test_multinomial_reaches_the_count_on_average_where_draws_fall_short():
-    scores = {"a": (torch.randn(4000, generator=torch.Generator().manual_seed(0)) * 2).exp()}
-    nnz = [_kept(Multinomial().select(scores, 400, seed=s)) for s in range(40)]
-    draws = [_kept(Multinomial(target="draws").select(scores, 400, seed=s)) for s in range(40)]
+HEAVY = {"a": (torch.randn(4000, generator=torch.Generator().manual_seed(0)) * 2).exp()}
+
+
+@pytest.mark.parametrize("selector", SKETCHES, ids=repr)
+def test_sketches_reach_the_count_on_average(selector):
+    nnz = [_kept(selector.select(HEAVY, 400, seed=s)) for s in range(40)]
     assert abs(sum(nnz) / 40 - 400) < 6 * math.sqrt(400 / 40)
+
+
+@pytest.mark.parametrize("sketch", [Multinomial, Poisson, Systematic])
+def test_as_many_draws_fall_short(sketch):
+    draws = [_kept(sketch(target="draws").select(HEAVY, 400, seed=s)) for s in range(40)]
     assert sum(draws) / 40 < 320  # heavy tails repeat their largest weights
 
 
@@ -75,7 +84,8 @@ def test_multinomial_masks_are_counts_over_s_p():
 
 
 def test_binary_and_rescaled_masks_keep_the_same_weights():
-    for binary, rescaled in ((Multinomial(rescale=False), Multinomial()), (Priority(rescale=False), Priority())):
+    for rescaled in SKETCHES:
+        binary = dataclasses.replace(rescaled, rescale=False)
         a, b = binary.select(_scores(), 20, seed=5), rescaled.select(_scores(), 20, seed=5)
         assert all(a[n].dtype is torch.bool and torch.equal(a[n], b[n] != 0) for n in a)
 
@@ -107,7 +117,7 @@ def test_without_replacement_follows_the_law_of_successive_draws():
     assert chi2 < 36  # 5 degrees of freedom: p < 1e-6
 
 
-@pytest.mark.parametrize("selector", [Multinomial(), WithoutReplacement(), Priority()], ids=repr)
+@pytest.mark.parametrize("selector", [*SKETCHES, WithoutReplacement()], ids=repr)
 def test_deterministic_in_the_seed_and_layers_are_independent(selector):
     a, b, c = (selector.select(_scores(), 30, seed=s) for s in (1, 1, 2))
     assert all(torch.equal(a[n], b[n]) for n in a) and not all(torch.equal(a[n], c[n]) for n in a)
@@ -116,14 +126,14 @@ def test_deterministic_in_the_seed_and_layers_are_independent(selector):
     assert not torch.equal(twins["a"], twins["b"])
 
 
-@pytest.mark.parametrize("selector", [Multinomial(), WithoutReplacement(), Priority()], ids=repr)
+@pytest.mark.parametrize("selector", [*SKETCHES, WithoutReplacement()], ids=repr)
 @pytest.mark.parametrize("kept", [3, {"a": 3}], ids=["global", "layer"])
 def test_more_than_the_non_zero_scores_can_give_is_an_error(selector, kept):
     with pytest.raises(ValueError, match="kept must be at most 2, the number of non-zero scores, got 3"):
         selector.select({"a": torch.tensor([0.0, 1.0, 2.0, 0.0])}, kept, seed=0)
 
 
-@pytest.mark.parametrize("selector", [*EXACT, Multinomial(), Multinomial(rescale=False)], ids=repr)
+@pytest.mark.parametrize("selector", [*EXACT, *SKETCHES, Multinomial(rescale=False)], ids=repr)
 def test_all_and_none_need_no_draw(selector):
     scores = {"a": torch.tensor([0.0, 1.0])}
     all_, none = selector.select(scores, 2, seed=0)["a"], selector.select(scores, 0, seed=0)["a"]
@@ -131,7 +141,7 @@ def test_all_and_none_need_no_draw(selector):
     assert all_.dtype == (torch.float32 if getattr(selector, "rescale", False) else torch.bool)
 
 
-@pytest.mark.parametrize("selector", [*EXACT[1:], Multinomial(), Multinomial(rescale=False)], ids=repr)
+@pytest.mark.parametrize("selector", [*EXACT[1:], *SKETCHES, Multinomial(rescale=False)], ids=repr)
 def test_every_weight_that_can_be_drawn_needs_no_draw(selector):
     """What is left of a small layer at the last of many iterations; no number of draws is sure to reach all of them."""
     mask = selector.select({"a": torch.tensor([0.0, 1.0, -5.0, 1e-20])}, 3, seed=0)["a"]
@@ -154,7 +164,9 @@ def test_counts_of_other_layers_are_an_error():
 
 
 def test_registry():
-    assert select.names() == ["multinomial", "priority", "threshold", "without_replacement"]
+    assert select.names() == [
+        "bernoulli", "multinomial", "poisson", "priority", "systematic", "threshold", "without_replacement"
+    ]  # fmt: skip
     assert select.get("multinomial") == Multinomial() and select.get(own := Priority(rescale=False)) is own
     for wrong in ("best", Priority, 3):
         with pytest.raises(ValueError, match=r"prune: select must be one of .*'threshold'.* got"):

@@ -1,126 +1,179 @@
 // Draws with replacement inside every tile, fused with the output.
 #include <algorithm>
+#include <bit>
 
 #include "philox.h"
 #include "quantize.h"
+#include "wide.h"
 
 namespace sparseprune {
 namespace {
 
-constexpr int LANES = 32, BATCH = 2 * LANES;  // compilers vectorise 32 calls well, 16 not
-constexpr int BLOCK = 8, BLOCKS = TILE / BLOCK;  // the search finds a block, then counts inside it
-constexpr int GUIDE = 1024;
-constexpr int64_t FEW = 48;          // draws below which a guide table does not pay
-constexpr int64_t SPARSE = TILE / 2;  // draws below which only the drawn places get a division
+constexpr int PART = TILE / 16;
+constexpr int64_t SPARSE = TILE / 2;  // draws up to which only the drawn places get a division
 
+template <class V>
 struct Tile {
-  double v[TILE], m[TILE] = {};
+  V v[TILE], m[TILE] = {};
   int64_t inclusive[TILE];
+  int32_t high[TILE];  // the leading 31 bits of the inclusive sums: twice as many fit a vector
   int32_t q[TILE], counts[TILE] = {};  // m and counts are zero between tiles
-  int32_t slot[BLOCKS], guide[GUIDE + 1], drawn[SPARSE];
+  int32_t drawn[SPARSE];
 };
 
-inline uint64_t high_product(uint64_t a, uint64_t b) {
-  return static_cast<uint64_t>(static_cast<unsigned __int128>(a) * b >> 64);
+// What names the random numbers of a tile.
+struct Source {
+  uint32_t tile;
+  uint64_t seed;
+  uint32_t stream;
+};
+
+// The tile's mass M and 2^64 mod M: numbers below M are floor(u M / 2^64) of 64 random bits u, with rejection.
+struct Range {
+  explicit Range(int64_t total) : mass(static_cast<uint64_t>(total)), modulus((0 - mass) % mass) {}
+  uint64_t mass, modulus;
+};
+
+// Whether u is to be rejected: u M mod 2^64 < 2^64 mod M.
+inline bool below(uint64_t u, const Range& range, int64_t& r) {
+  const Wide product = wide_product(u, range.mass);
+  r = static_cast<int64_t>(product.high);
+  return product.low < range.modulus;
 }
 
-CLONES void draw_batch(int64_t j, uint32_t b, uint64_t seed, uint32_t stream, uint64_t* u) {
-  Philox<LANES> calls;
-  calls(static_cast<uint32_t>(j >> 1), b, stream, DRAW, seed);
-  for (int i = 0; i < LANES; ++i) {
-    u[2 * i] = uint64_t{calls.words[0][i]} | uint64_t{calls.words[1][i]} << 32;
-    u[2 * i + 1] = uint64_t{calls.words[2][i]} | uint64_t{calls.words[3][i]} << 32;
+// r from u; whether some u is to be rejected.
+CLONES bool fill_numbers(const uint64_t* u, const Range& mass, int64_t* r) {
+  const Range range = mass;
+  uint64_t rejected = 0;
+  for (int i = 0; i < BATCH; ++i) rejected |= below(u[i], range, r[i]);
+  return rejected != 0;
+}
+
+int64_t next_accepted(uint64_t u, int64_t j, const Range& range, const Source& s) {
+  int64_t r;
+  for (uint32_t attempt = 1; below(u, range, r); ++attempt) u = random_bits(j, s.tile, DRAW, attempt, s.seed, s.stream);
+  return r;
+}
+
+// The first element whose high part is not below r's, side by side: a sixteenth of the tile by comparison with all of
+// them, as gathers are slow, then by halving. Whether one of them is equal to it.
+CLONES bool search(const int32_t* high, const int64_t* r, int shift, int32_t* found) {
+  int32_t sought[BATCH], at[BATCH] = {}, equal = 0;
+  for (int i = 0; i < BATCH; ++i) sought[i] = static_cast<int32_t>(r[i] >> shift);
+  for (int place = PART; place < TILE; place += PART) {
+    const int32_t last = high[place - 1];
+    for (int i = 0; i < BATCH; ++i) at[i] += PART * (last < sought[i]);
   }
-}
-
-CLONES void slots(const int64_t* inclusive, double scale, int32_t* slot) {
-  for (int i = 0; i < BLOCKS; ++i) {
-    slot[i] = static_cast<int32_t>(static_cast<double>(inclusive[BLOCK * i + BLOCK - 1]) * scale);
+  for (int half = PART / 2; half > 0; half /= 2) {
+    const int32_t* last = high + half - 1;
+    for (int i = 0; i < BATCH; ++i) at[i] += half * (last[at[i]] < sought[i]);
   }
+  for (int i = 0; i < BATCH; ++i) equal |= high[at[i]] == sought[i];
+  for (int i = 0; i < BATCH; ++i) found[i] = at[i];
+  return equal != 0;
 }
 
-// guide[s] = the first block whose slot is at least s: where the search for a number in slot s starts. Slots come from a
-// non-decreasing function of the inclusive sum, so the block that is sought never lies before.
-void build_guide(Tile& t, double scale) {
-  slots(t.inclusive, scale, t.slot);
-  std::fill(t.guide, t.guide + GUIDE + 1, BLOCKS - 1);
-  for (int i = BLOCKS - 1; i >= 0; --i) t.guide[t.slot[i]] = i;
-  for (int s = GUIDE - 1; s >= 0; --s) t.guide[s] = std::min(t.guide[s], t.guide[s + 1]);
+CLONES void high_parts(const int64_t* inclusive, int shift, int32_t* high) {
+  for (int i = 0; i < TILE; ++i) high[i] = static_cast<int32_t>(inclusive[i] >> shift);
 }
 
-// The first element whose inclusive sum exceeds r.
-inline int find(const Tile& t, int64_t r, double scale) {
-  int block = t.guide[static_cast<int32_t>(static_cast<double>(r) * scale)];
-  while (t.inclusive[BLOCK * block + BLOCK - 1] <= r) ++block;
-  int at = BLOCK * block;
-  for (int half = BLOCK / 2; half > 0; half /= 2) at += half * (t.inclusive[at + half - 1] <= r);
-  return at;
-}
-
-// n draws of tile b into t.counts, and into t.drawn while they are few: r = floor(u M / 2^64), with rejection.
-void draw(Tile& t, int64_t n, uint32_t b, uint64_t seed, uint32_t stream) {
+// n draws into t.counts, and into t.drawn while they are few. An element is the first whose inclusive sum exceeds r.
+template <class V>
+void draw(Tile<V>& t, int64_t n, const Source& source) {
   int64_t total = 0;
   for (int i = 0; i < TILE; ++i) t.inclusive[i] = total += t.q[i];
-  const uint64_t mass = static_cast<uint64_t>(total), modulus = (0 - mass) % mass;  // 2^64 mod M
-  const double scale = GUIDE / static_cast<double>(total);
-  const bool guided = n >= FEW;
-  if (guided) build_guide(t, scale);
+  const Range range(total);
+  const int shift = std::max(0, static_cast<int>(std::bit_width(range.mass)) - 31);
+  high_parts(t.inclusive, shift, t.high);
   uint64_t u[BATCH];
+  int64_t r[BATCH];
+  int32_t at[BATCH];
   for (int64_t j = 0; j < n; j += BATCH) {
-    draw_batch(j, b, seed, stream, u);
     const int batch = static_cast<int>(std::min<int64_t>(BATCH, n - j));
-    for (int i = 0; i < batch; ++i) {
-      uint64_t bits = u[i];
-      for (uint32_t attempt = 1; bits * mass < modulus; ++attempt) bits = random_bits(j + i, b, DRAW, attempt, seed, stream);
-      const auto r = static_cast<int64_t>(high_product(bits, mass));
-      const int at = guided ? find(t, r, scale)
-                            : static_cast<int>(std::upper_bound(t.inclusive, t.inclusive + TILE, r) - t.inclusive);
-      ++t.counts[at];
-      if (n <= SPARSE) t.drawn[j + i] = at;
+    random_batch(j, source.tile, DRAW, source.seed, source.stream, u);
+    if (fill_numbers(u, range, r)) {
+      for (int i = 0; i < batch; ++i) r[i] = next_accepted(u[i], j + i, range, source);
     }
+    if (search(t.high, r, shift, at)) {
+      for (int i = 0; i < batch; ++i) {
+        while (t.inclusive[at[i]] <= r[i]) ++at[i];
+      }
+    }
+    for (int i = 0; i < batch; ++i) ++t.counts[at[i]];
+    if (n <= SPARSE) std::copy_n(at, batch, t.drawn + j);
   }
 }
 
+// +0 where the count is 0; q is 0 only there, and then does not matter. No branch: half of the places have a draw.
 inline double multiplier(int32_t count, int32_t q, double scale) {
-  return (static_cast<double>(count) * scale) / static_cast<double>(q);
+  return (static_cast<double>(count) * scale) / static_cast<double>(std::max(q, 1));
 }
 
+// As fp32 where no score is fp64: what `store` would round it to.
+template <class V>
+inline void all_multipliers(const int32_t* counts, const int32_t* q, double scale, V* m) {
+  for (int i = 0; i < TILE; ++i) m[i] = static_cast<V>(multiplier(counts[i], q[i], scale));
+}
 CLONES void multipliers(const int32_t* counts, const int32_t* q, double scale, double* m) {
-  for (int i = 0; i < TILE; ++i) m[i] = counts[i] > 0 ? multiplier(counts[i], q[i], scale) : 0.0;
+  all_multipliers(counts, q, scale, m);
+}
+CLONES void multipliers(const int32_t* counts, const int32_t* q, double scale, float* m) {
+  all_multipliers(counts, q, scale, m);
 }
 
-void fill_multipliers(Tile& t, int64_t n, double scale) {
+CLONES void multipliers_at(const int32_t* at, int n, const int32_t* counts, const int32_t* q, double scale, double* m) {
+  for (int j = 0; j < n; ++j) m[j] = multiplier(counts[at[j]], q[at[j]], scale);
+}
+
+template <class V>
+void fill_multipliers(Tile<V>& t, int64_t n, double scale) {
   if (n > SPARSE) return multipliers(t.counts, t.q, scale, t.m);
-  for (int64_t j = 0; j < n; ++j) t.m[t.drawn[j]] = multiplier(t.counts[t.drawn[j]], t.q[t.drawn[j]], scale);
+  double m[SPARSE];
+  multipliers_at(t.drawn, static_cast<int>(n), t.counts, t.q, scale, m);
+  for (int64_t j = 0; j < n; ++j) t.m[t.drawn[j]] = static_cast<V>(m[j]);
 }
 
 // Back to zeros.
-void clear(Tile& t, int64_t n) {
+template <class V>
+void clear(Tile<V>& t, int64_t n) {
   if (n > SPARSE) {
     std::fill(t.counts, t.counts + TILE, 0);
-    std::fill(t.m, t.m + TILE, 0.0);
+    std::fill(t.m, t.m + TILE, V{0});
   } else {
-    for (int64_t j = 0; j < n; ++j) t.counts[t.drawn[j]] = 0, t.m[t.drawn[j]] = 0.0;
+    for (int64_t j = 0; j < n; ++j) t.counts[t.drawn[j]] = 0, t.m[t.drawn[j]] = 0;
   }
 }
 
-void draw_tiles_cpu(std::vector<Tensor> scores, std::vector<Tensor> factors, int64_t transform, Tensor exponents,
-                    Tensor scales, Tensor draws, int64_t seed, int64_t stream, int64_t output,
+struct Table {
+  TileNumbers number;
+  const int32_t* exponent;
+  const double* scale;
+  const int64_t* draws;
+};
+
+template <class V>
+void draw_all(const Vector& vector, const Table& table, Output output, uint64_t seed, uint32_t stream) {
+  for_each_tile<Tile<V>>(vector.tiles(), [&](int64_t b, Tile<V>& t) {
+    const int64_t n = table.draws[b];
+    if (n > 0) {
+      vector.load(b, t.v);
+      quantize(t.v, table.exponent[b], t.q);
+      draw(t, n, {static_cast<uint32_t>(table.number[b]), seed, stream});
+      if (output == M || output == WEIGHTS) fill_multipliers(t, n, table.scale[b]);
+    }
+    vector.store(b, output, t.m, t.counts);
+    clear(t, n);
+  });
+}
+
+void draw_tiles_cpu(std::vector<Tensor> scores, std::vector<Tensor> factors, int64_t transform, Tensor ids,
+                    Tensor exponents, Tensor scales, Tensor draws, int64_t seed, int64_t stream, int64_t output,
                     std::vector<Tensor> weights, std::vector<Tensor> out) {
   const Vector vector(scores, factors, transform, weights, out);
-  const auto* exponent = static_cast<const int32_t*>(exponents.data_ptr());
-  const auto* scale = static_cast<const double*>(scales.data_ptr());
-  const auto* n = static_cast<const int64_t*>(draws.data_ptr());
-  for_each_tile<Tile>(vector.tiles(), [&](int64_t b, Tile& t) {
-    if (n[b] > 0) {
-      vector.load(b, t.v);
-      quantize(t.v, exponent[b], t.q);
-      draw(t, n[b], static_cast<uint32_t>(b), static_cast<uint64_t>(seed), static_cast<uint32_t>(stream));
-      if (output == M || output == WEIGHTS) fill_multipliers(t, n[b], scale[b]);
-    }
-    vector.store(b, static_cast<Output>(output), t.m, t.counts);
-    clear(t, n[b]);
-  });
+  const Table table{TileNumbers(ids), static_cast<const int32_t*>(exponents.data_ptr()),
+                    static_cast<const double*>(scales.data_ptr()), static_cast<const int64_t*>(draws.data_ptr())};
+  const auto draw_as = vector.fits_float() ? draw_all<float> : draw_all<double>;
+  draw_as(vector, table, static_cast<Output>(output), static_cast<uint64_t>(seed), static_cast<uint32_t>(stream));
 }
 
 }  // namespace

@@ -1,4 +1,4 @@
-// Exponent and quantised mass of every tile, and the first bad score.
+// Exponent, quantised mass and number of positive scores of every tile, and the first bad score.
 #include <atomic>
 #include <cstring>
 #include <limits>
@@ -52,15 +52,26 @@ inline int32_t quantum(V v, V scale, V rest) {
 CLONES void quantize_loop(const double* v, double scale, double rest, int32_t* q) {
   for (int i = 0; i < TILE; ++i) q[i] = quantum(v[i], scale, rest);
 }
+CLONES void quantize_loop(const float* v, float scale, int32_t* q) {
+  for (int i = 0; i < TILE; ++i) q[i] = quantum(v[i], scale, 1.0f);
+}
+
+struct Sum {
+  int64_t mass = 0;
+  int32_t positives = 0;
+};
 
 template <class V>
-inline int64_t mass_of(const V* v, V scale, V rest) {
-  int64_t total = 0;
-  for (int i = 0; i < TILE; ++i) total += quantum(v[i], scale, rest);
-  return total;
+inline Sum sum_of(const V* v, V scale, V rest) {
+  Sum sum;
+  for (int i = 0; i < TILE; ++i) {
+    sum.mass += quantum(v[i], scale, rest);
+    sum.positives += v[i] > 0;
+  }
+  return sum;
 }
-CLONES int64_t mass(const double* v, double scale, double rest) { return mass_of(v, scale, rest); }
-CLONES int64_t mass(const float* v, float scale) { return mass_of(v, scale, 1.0f); }
+CLONES Sum sum(const double* v, double scale, double rest) { return sum_of(v, scale, rest); }
+CLONES Sum sum(const float* v, float scale) { return sum_of(v, scale, 1.0f); }
 
 // 2^(31 - exponent) in two factors, as it may not be finite itself.
 struct Scale {
@@ -91,16 +102,27 @@ void lower(std::atomic<int64_t>& minimum, int64_t value) {
 }
 
 struct Table {
+  const int32_t* given;  // exponents to use, or null: each tile's own
   int32_t* exponent;
   int64_t* mass;
+  int32_t* positives;
   std::atomic<int64_t> first_bad{std::numeric_limits<int64_t>::max()};
+
+  int set_exponent(int64_t b, double largest) {
+    if (given != nullptr) return exponent[b] = given[b];
+    std::frexp(largest, &exponent[b]);
+    return exponent[b];
+  }
+  void set(int64_t b, const Sum& sum) {
+    mass[b] = sum.mass;
+    positives[b] = sum.positives;
+  }
 };
 
 void fill_entry(double* v, int64_t b, Table& table) {
   if (is_bad(largest(v))) lower(table.first_bad, b * TILE + clear_bad(v));
-  std::frexp(largest(v), &table.exponent[b]);
-  const Scale scale(table.exponent[b]);
-  table.mass[b] = mass(v, scale.first, scale.second);
+  const Scale scale(table.set_exponent(b, largest(v)));
+  table.set(b, sum(v, scale.first, scale.second));
 }
 
 template <class V>
@@ -109,10 +131,8 @@ void fill_table(const Vector& vector, Table& table) {
     vector.load(b, t.v);
     if constexpr (std::is_same_v<V, float>) {
       const float most = largest(t.v);
-      std::frexp(most, &table.exponent[b]);
-      if (!is_bad(most) && table.exponent[b] >= LEAST_FLOAT_EXPONENT) {
-        table.mass[b] = mass(t.v, std::ldexp(1.0f, 31 - table.exponent[b]));
-        return;
+      if (!is_bad(most) && table.set_exponent(b, most) >= LEAST_FLOAT_EXPONENT) {
+        return table.set(b, sum(t.v, std::ldexp(1.0f, 31 - table.exponent[b])));
       }
     }
     std::copy_n(t.v, TILE, t.wide);
@@ -120,17 +140,20 @@ void fill_table(const Vector& vector, Table& table) {
   });
 }
 
-std::tuple<Tensor, Tensor, Tensor> score_tiles_cpu(std::vector<Tensor> scores, std::vector<Tensor> factors,
-                                                   int64_t transform) {
+std::tuple<Tensor, Tensor, Tensor, Tensor> score_tiles_cpu(std::vector<Tensor> scores, std::vector<Tensor> factors,
+                                                           int64_t transform, Tensor exponents) {
   const Vector vector(scores, factors, transform);
-  Tensor exponents = torch::stable::new_empty(scores[0], {vector.tiles()}, ScalarType::Int);
+  Tensor used = torch::stable::new_empty(scores[0], {vector.tiles()}, ScalarType::Int);
   Tensor masses = torch::stable::new_empty(scores[0], {vector.tiles()}, ScalarType::Long);
+  Tensor positives = torch::stable::new_empty(scores[0], {vector.tiles()}, ScalarType::Int);
   Tensor bad = torch::stable::new_empty(scores[0], {1}, ScalarType::Long);
-  Table table{static_cast<int32_t*>(exponents.data_ptr()), static_cast<int64_t*>(masses.data_ptr())};
+  Table table{exponents.numel() > 0 ? static_cast<const int32_t*>(exponents.data_ptr()) : nullptr,
+              static_cast<int32_t*>(used.data_ptr()), static_cast<int64_t*>(masses.data_ptr()),
+              static_cast<int32_t*>(positives.data_ptr())};
   vector.fits_float() ? fill_table<float>(vector, table) : fill_table<double>(vector, table);
   const int64_t first = table.first_bad;
   *static_cast<int64_t*>(bad.data_ptr()) = first == std::numeric_limits<int64_t>::max() ? -1 : first;
-  return {exponents, masses, bad};
+  return {used, masses, positives, bad};
 }
 
 }  // namespace
@@ -138,6 +161,13 @@ std::tuple<Tensor, Tensor, Tensor> score_tiles_cpu(std::vector<Tensor> scores, s
 void quantize(const double* v, int exponent, int32_t* q) {
   const Scale scale(exponent);
   quantize_loop(v, scale.first, scale.second, q);
+}
+
+void quantize(const float* v, int exponent, int32_t* q) {
+  if (exponent >= LEAST_FLOAT_EXPONENT) return quantize_loop(v, std::ldexp(1.0f, 31 - exponent), q);
+  double wide[TILE];
+  std::copy_n(v, TILE, wide);
+  quantize(wide, exponent, q);
 }
 
 }  // namespace sparseprune

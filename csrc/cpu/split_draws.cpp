@@ -14,24 +14,35 @@ struct Node {
   uint64_t part, whole;  // probability of the left child
 };
 
-// Ones among the first `bits` bits of LANES calls that start at c0.
+// Steps that vectorise: few processors count the ones of a whole vector of words.
+inline uint32_t popcount(uint32_t x) {
+  x -= x >> 1 & 0x55555555;
+  x = (x & 0x33333333) + (x >> 2 & 0x33333333);
+  return ((x + (x >> 4)) & 0x0F0F0F0F) * 0x01010101 >> 24;
+}
+
+// Ones among the first `bits` bits of LANES calls that start at c0. To be inlined, or the clones are none.
 template <int LANES>
-inline int64_t ones_in_calls(uint32_t c0, uint32_t node, uint32_t stream, uint32_t purpose, uint64_t seed, int64_t bits) {
+[[gnu::always_inline]] inline uint32_t ones_in_calls(uint32_t c0, uint32_t node, uint32_t stream, uint32_t purpose,
+                                                     uint64_t seed, int64_t bits) {
   Philox<LANES> calls;
   calls(c0, node, stream, purpose, seed);
-  int64_t ones = 0;
-  for (int i = 0; i < LANES; ++i) {
-    for (int j = 0; j < 4; ++j) {
-      const int64_t rest = std::clamp<int64_t>(bits - 128 * i - 32 * j, 0, 32);
-      ones += __builtin_popcount(calls.words[j][i] & static_cast<uint32_t>((uint64_t{1} << rest) - 1));
-    }
+  const int whole = static_cast<int>(std::min<int64_t>(LANES, bits / 128));
+  uint32_t ones = 0;
+  for (int j = 0; j < 4; ++j) {
+    for (int i = 0; i < LANES; ++i) ones += i < whole ? popcount(calls.words[j][i]) : 0;
+  }
+  if (whole == LANES) return ones;
+  for (int j = 0; j < 4; ++j) {  // the last call
+    const int64_t rest = std::clamp<int64_t>(bits - 128 * whole - 32 * j, 0, 32);
+    ones += popcount(calls.words[j][whole] & static_cast<uint32_t>((uint64_t{1} << rest) - 1));
   }
   return ones;
 }
 
 CLONES int64_t count_ones(uint32_t c0, uint32_t node, uint32_t stream, uint32_t purpose, uint64_t seed, int64_t bits) {
   int64_t ones = 0;
-  for (; bits > 7 * 128; bits -= 32 * 128, c0 += 32) ones += ones_in_calls<32>(c0, node, stream, purpose, seed, bits);
+  for (; bits > 4 * 128; bits -= 32 * 128, c0 += 32) ones += ones_in_calls<32>(c0, node, stream, purpose, seed, bits);
   for (; bits > 0; bits -= 128, c0 += 1) ones += ones_in_calls<1>(c0, node, stream, purpose, seed, bits);
   return ones;
 }
@@ -51,7 +62,16 @@ int64_t binomial_chunk(const Node& node, uint32_t h, int64_t left, uint64_t seed
   return result;
 }
 
-Tensor split_draws_cpu(Tensor aligned, int64_t draws, int64_t seed, int64_t stream) {
+// Which nodes of the heap have a wanted leaf below them.
+std::vector<uint8_t> wanted_nodes(const Tensor& wanted, int64_t tiles, int64_t leaves) {
+  std::vector<uint8_t> wants(2 * leaves, wanted.numel() == 0);
+  if (wanted.numel() == 0) return wants;
+  std::copy_n(static_cast<const uint8_t*>(wanted.data_ptr()), tiles, wants.begin() + leaves);
+  for (int64_t i = leaves - 1; i > 0; --i) wants[i] = wants[2 * i] | wants[2 * i + 1];
+  return wants;
+}
+
+Tensor split_draws_cpu(Tensor aligned, Tensor wanted, int64_t draws, int64_t seed, int64_t stream) {
   const int64_t tiles = aligned.numel();
   int64_t leaves = 1;
   while (leaves < tiles) leaves *= 2;
@@ -59,8 +79,9 @@ Tensor split_draws_cpu(Tensor aligned, int64_t draws, int64_t seed, int64_t stre
   std::copy_n(static_cast<const int64_t*>(aligned.data_ptr()), tiles, mass.begin() + leaves);
   for (int64_t i = leaves - 1; i > 0; --i) mass[i] = mass[2 * i] + mass[2 * i + 1];
 
+  const std::vector<uint8_t> wants = wanted_nodes(wanted, tiles, leaves);
   std::vector<int64_t> count(2 * leaves, 0), first, part;
-  count[1] = draws;
+  count[1] = wants[1] ? draws : 0;
   for (int64_t level = 1; level < leaves; level *= 2) {
     // The level's chunks are spread over the threads: near the root one node has most of the work.
     first.assign(level + 1, 0);
@@ -81,8 +102,9 @@ Tensor split_draws_cpu(Tensor aligned, int64_t draws, int64_t seed, int64_t stre
     for (int64_t i = 0; i < level; ++i) {
       int64_t left = 0;
       for (int64_t c = first[i]; c < first[i + 1]; ++c) left += part[c];
-      count[2 * (level + i)] = left;
-      count[2 * (level + i) + 1] = count[level + i] - left;
+      const int64_t child = 2 * (level + i);
+      count[child] = wants[child] ? left : 0;
+      count[child + 1] = wants[child + 1] ? count[level + i] - left : 0;
     }
   }
   Tensor result = torch::stable::new_empty(aligned, {tiles}, ScalarType::Long);

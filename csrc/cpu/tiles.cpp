@@ -136,6 +136,10 @@ CLONES void store_masked(const float* w, const uint8_t* keep, int n, float* out)
   for (int i = 0; i < n; ++i) out[i] = w[i] * static_cast<float>(keep[i]);
 }
 
+CLONES void store_products(const float* w, const float* m, int n, float* out) {
+  for (int i = 0; i < n; ++i) out[i] = w[i] * m[i];
+}
+
 CLONES void as_double(const uint8_t* keep, int n, double* m) {
   for (int i = 0; i < n; ++i) m[i] = keep[i];
 }
@@ -217,17 +221,34 @@ void Vector::store_marks(int64_t b, bool weights, const uint8_t* keep) const {
   });
 }
 
+void Vector::store_part(const Piece& p, int64_t offset, int n, Output output, const double* m,
+                        const int32_t* counts) const {
+  if (output == BOOL) {
+    store_bool(counts, n, static_cast<uint8_t*>(p.out.data) + offset);
+  } else if (output == COUNTS) {
+    std::copy_n(counts, n, static_cast<int32_t*>(p.out.data) + offset);
+  } else {
+    double w[TILE];
+    if (output == WEIGHTS) read(p.weight, offset, n, w);
+    store_floats(p, offset, n, m, w, output == WEIGHTS);
+  }
+}
+
 void Vector::store(int64_t b, Output output, const double* m, const int32_t* counts) const {
-  double w[TILE];
   for_each_part(b, [&](const Piece& p, int64_t offset, int n, int at) {
-    if (output == BOOL) {
-      store_bool(counts + at, n, static_cast<uint8_t*>(p.out.data) + offset);
-    } else if (output == COUNTS) {
-      std::copy_n(counts + at, n, static_cast<int32_t*>(p.out.data) + offset);
-    } else {
-      if (output == WEIGHTS) read(p.weight, offset, n, w);
-      store_floats(p, offset, n, m + at, w, output == WEIGHTS);
+    store_part(p, offset, n, output, m + at, counts + at);
+  });
+}
+
+void Vector::store(int64_t b, Output output, const float* m, const int32_t* counts) const {
+  for_each_part(b, [&](const Piece& p, int64_t offset, int n, int at) {
+    if (output == WEIGHTS && p.weight.type == ScalarType::Float && p.out.type == ScalarType::Float) {
+      const float* weight = static_cast<const float*>(p.weight.data) + offset;
+      return store_products(weight, m + at, n, static_cast<float*>(p.out.data) + offset);
     }
+    double wide[TILE];
+    if (output == M || output == WEIGHTS) std::copy_n(m + at, n, wide);
+    store_part(p, offset, n, output, wide, counts + at);
   });
 }
 

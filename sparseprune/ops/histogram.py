@@ -79,20 +79,26 @@ class OutOfReach(ValueError):
     """No number of draws keeps as many distinct elements."""
 
 
-def draws_for_nnz(vector: Vector, nnz: int) -> int:
-    """The least s with expected_nnz(s) >= nnz; OutOfReach where no s < 2^31 reaches it."""
+def expected_nnz_systematic(n: np.ndarray, p: np.ndarray, draws: int) -> float:
+    """sum_j n_j min(1, s p_j): a count is floor or ceil of its mean."""
+    return float(np.cumsum(n * np.minimum(1.0, draws * p))[-1])
+
+
+def draws_for_nnz(vector: Vector, nnz: int, *, systematic: bool = False) -> int:
+    """The least s that keeps `nnz` elements on average; OutOfReach where no s < 2^31 does."""
     n, mass, _ = mass_histogram(vector)
     positive, p = int(n.sum()), (mass / n) / np.cumsum(mass)[-1]
+    expected = expected_nnz_systematic if systematic else expected_nnz
     low, high = nnz - 1, (1 << 31) - 1
-    reach = expected_nnz(n, p, high)
-    if nnz > positive or (nnz == positive and positive > 1) or reach < nnz:
+    reach = expected(n, p, high)
+    if nnz > positive or (nnz == positive > 1 and not systematic) or reach < nnz:
         raise OutOfReach(
-            f"nnz must be at most what draws with replacement can reach: {positive} scores are positive and "
+            f"nnz must be at most what draws can reach: {positive} scores are positive and "
             f"2^31 - 1 draws keep {reach:.6g} of them on average, got {nnz}"
         )
     if nnz == 1:  # one draw keeps exactly one element; the sum says so only up to its rounding
         return 1
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (low, middle) if expected_nnz(n, p, middle) >= nnz else (middle, high)
+        low, high = (low, middle) if expected(n, p, middle) >= nnz else (middle, high)
     return high

@@ -234,7 +234,7 @@ class SharedArguments(Arguments):
         return self.result(results, output)
 
     def ask(self, driver: Callable[..., int], *args: int) -> int:
-        self.meet(args)
+        self.meet(args, getattr(driver, "keywords", None))
         with self.errors():
             return driver(self.vector(self.scores, self.factors, "bool", [], []), *args)
 

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from sparseprune import sampling
-from sparseprune import ops
+from sparseprune import ops, sampling
 from sparseprune.ops import histogram, reference
 
 
@@ -93,6 +92,6 @@ def test_edges() -> None:
     ],
 )
 def test_out_of_reach(scores, nnz, reach) -> None:
-    with pytest.raises(ValueError, match="draws_for_nnz: nnz must be at most") as error:
+    with pytest.raises(ValueError, match="draws_for_nnz: nnz must be at most what draws can reach") as error:
         sampling.draws_for_nnz(torch.tensor(scores, dtype=torch.float64), nnz)
     assert reach in str(error.value)

@@ -1,0 +1,122 @@
+#include "race.h"
+
+#include <cstring>
+
+namespace sparseprune {
+namespace {
+
+constexpr double UNIT = 0x1p-32;
+
+inline double as_double(uint64_t bits) {
+  double value;
+  std::memcpy(&value, &bits, sizeof value);
+  return value;
+}
+inline uint64_t as_bits(double value) {
+  uint64_t bits;
+  std::memcpy(&bits, &value, sizeof bits);
+  return bits;
+}
+
+// Exact for x < 2^52, and vectorised everywhere.
+inline double whole(uint64_t x) { return as_double(x | 0x4330000000000000) - 0x1p52; }
+
+inline double uniform(uint64_t bits) { return whole(bits >> 32) * UNIT + (whole(bits & 0xFFFFFFFF) + 1.0) * 0x1p-64; }
+
+// frexp, then log f = 2 (s + s^3/3 + s^5/5 + ...) with s = (f-1)/(f+1): a fixed sequence of IEEE operations.
+inline double negative_log(double u) {
+  const uint64_t bits = as_bits(u);
+  double f = as_double((bits & 0x000FFFFFFFFFFFFF) | 0x3FE0000000000000), e = whole(bits >> 52) - 1022.0;
+  const bool small = f < 0.7071067811865476;
+  f = small ? f * 2.0 : f;
+  e = small ? e - 1.0 : e;
+  const double s = (f - 1.0) / (f + 1.0), square = s * s;
+  double series = 1.0 / 21.0;
+  for (int odd = 19; odd > 0; odd -= 2) series = series * square + 1.0 / odd;
+  const double log = e * 0.6931471805599453 + 2.0 * (s * series);
+  return -(log > -0x1p-64 ? -0x1p-64 : log);
+}
+
+CLONES void priority_keys(const double* v, const uint64_t* bits, double* key) {
+  for (int i = 0; i < BATCH; ++i) key[i] = v[i] / uniform(bits[i]);
+}
+CLONES void successive_keys(const double* v, const uint64_t* bits, double* key) {
+  for (int i = 0; i < BATCH; ++i) key[i] = v[i] / negative_log(uniform(bits[i]));
+}
+
+struct Tally {
+  int32_t near, above;
+};
+
+inline Sides::Side side_of(bool below, bool above) {
+  return static_cast<Sides::Side>(static_cast<int>(!below) + static_cast<int>(above));
+}
+
+// u lies in [h, h + 1] 2^-32, h being the high word: 2^-40 makes up for every rounding.
+CLONES Tally glance_priority(const double* v, const uint64_t* bits, double low, double high, uint8_t* side) {
+  const double least = low * (UNIT * (1.0 - 0x1p-40)), most = high * (UNIT * (1.0 + 0x1p-40));
+  int32_t below = 0, above = 0;
+  for (int i = 0; i < BATCH; ++i) {
+    const double h = whole(bits[i] >> 32);
+    const bool under = v[i] < least * h, over = v[i] >= most * (h + 1.0);
+    below += under;
+    above += over;
+    side[i] = side_of(under, over);
+  }
+  return {BATCH - below - above, above};
+}
+
+// -log u is within 2^-13 of 32 log 2 - log h for h >= 2^16, by a polynomial within 2^-16 of log(1 + z), 0 <= z < 1.
+CLONES Tally glance_successive(const double* v, const uint64_t* bits, double low, double high, uint8_t* side) {
+  constexpr double SLACK = 0x1p-13;
+  int32_t below = 0, above = 0;
+  for (int i = 0; i < BATCH; ++i) {
+    const uint64_t h = bits[i] >> 32, split = as_bits(whole(h));
+    const double z = as_double((split & 0x000FFFFFFFFFFFFF) | 0x3FF0000000000000) - 1.0;
+    const double log = 0.00001 + z * (0.999236 + z * (-0.490231 + z * (0.285273 + z * (-0.131582 + z * 0.030449))));
+    const double time = (1055.0 - whole(split >> 52)) * 0.6931471805599453 - log;
+    const bool known = h >= 1 << 16;
+    const bool under = known & (v[i] < low * (time - SLACK)), over = known & (v[i] >= high * (time + SLACK));
+    below += under;
+    above += over;
+    side[i] = side_of(under, over);
+  }
+  return {BATCH - below - above, above};
+}
+
+}  // namespace
+
+Race::Race(int64_t kind, int64_t exponent, int64_t seed, int64_t stream)
+    : kind_(kind),
+      rescale_(exponent),
+      seed_(static_cast<uint64_t>(seed)),
+      stream_(static_cast<uint32_t>(stream)),
+      purpose_(kind == PRIORITY_RACE ? PRIORITY : SUCCESSIVE) {}
+
+void Race::keys(const double* v, uint32_t tile, double* key) const {
+  uint64_t bits[BATCH];
+  for (int g = 0; g < TILE; g += BATCH) {
+    random_batch(g, tile, purpose_, seed_, stream_, bits);
+    kind_ == PRIORITY_RACE ? priority_keys(v + g, bits, key + g) : successive_keys(v + g, bits, key + g);
+  }
+}
+
+double Race::key(double v, uint32_t tile, int lane) const {
+  const double u = uniform(random_bits(lane, tile, purpose_, 0, seed_, stream_));
+  return v / (kind_ == PRIORITY_RACE ? u : negative_log(u));
+}
+
+int Race::glance(const double* v, uint32_t tile, double low, double high, Sides& sides) const {
+  uint64_t bits[BATCH];
+  int near = sides.above = 0;
+  for (int g = 0; g < TILE; g += BATCH) {
+    random_batch(g, tile, purpose_, seed_, stream_, bits);
+    const auto& loop = kind_ == PRIORITY_RACE ? glance_priority : glance_successive;
+    const Tally tally = loop(v + g, bits, low, high, sides.side + g);
+    near += sides.near[g / BATCH] = tally.near;
+    sides.above += tally.above;
+  }
+  return near;
+}
+
+}  // namespace sparseprune

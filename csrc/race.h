@@ -1,0 +1,53 @@
+// Races: every element takes a random time and runs with the key value / time; the largest keys win.
+#pragma once
+
+#include <cstdint>
+
+#include "philox.h"
+#include "rescale.h"
+
+namespace sparseprune {
+
+enum RaceKind : int64_t { PLAIN, PRIORITY_RACE, SUCCESSIVE_RACE };  // PLAIN: the value itself is the key
+
+// Where the keys of a tile lie beside a window, as far as a glance at the random numbers tells.
+struct Sides {
+  enum Side : uint8_t { BELOW, NEAR, ABOVE };  // NEAR: only the key itself can tell
+  uint8_t side[TILE];
+  int32_t near[TILE / BATCH], above;  // how many are NEAR in each batch, and ABOVE in all
+
+  // f(lane) for those that are NEAR, in order.
+  template <class F>
+  void for_each_near(const F& f) const {
+    for (int g = 0; g < TILE; g += BATCH) {
+      if (near[g / BATCH] == 0) continue;
+      for (int i = g; i < g + BATCH; ++i) {
+        if (side[i] == NEAR) f(i);
+      }
+    }
+  }
+};
+
+class Race {
+ public:
+  Race(int64_t kind, int64_t exponent, int64_t seed, int64_t stream);
+
+  // Values as they run, which is what `keys`, `key` and `glance` take; returns how many were bad.
+  int prepare(double* v) const { return rescale_(v); }
+  // The keys of a tile.
+  void keys(const double* v, uint32_t tile, double* key) const;
+  double key(double v, uint32_t tile, int lane) const;
+
+  // Whether `glance` may judge this window: its bounds neither underflow nor overflow.
+  static bool can_glance(double low, double high) { return low >= 0x1p-900 && high <= 0x1p900; }
+  // Compares all keys with the window [low, high) by bounds of the times; returns how many are NEAR.
+  int glance(const double* v, uint32_t tile, double low, double high, Sides& sides) const;
+
+ private:
+  int64_t kind_;
+  Rescale rescale_;
+  uint64_t seed_;
+  uint32_t stream_, purpose_;
+};
+
+}  // namespace sparseprune
