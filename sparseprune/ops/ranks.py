@@ -28,11 +28,11 @@ class Ranks:
             self.size *= dist.get_world_size(group)
 
     def max(self, values: Tensor) -> Tensor:
-        """The largest of every element."""
+        """The largest of every element; may write into `values`."""
         return self._reduce(values, dist.ReduceOp.MAX)
 
     def sum(self, values: Tensor) -> Tensor:
-        """The sum of every element; integers wrap."""
+        """The sum of every element; integers wrap; may write into `values`."""
         return self._reduce(values, dist.ReduceOp.SUM)
 
     def gather(self, value: Any) -> list[Any]:

@@ -19,8 +19,8 @@ from ..ops import reference
 from ..ops.layout import Runs
 from ..ops.ranks import Ranks
 from ..ops.sharded import Holding, ShardedVector
+from ..shards import Shard, common_groups, is_dtensor, local, placement
 from ._arguments import Arguments, Tensors
-from ._shards import Shard, common_groups, is_dtensor
 
 Group = Any  # a torch.distributed.ProcessGroup, or None
 
@@ -64,7 +64,7 @@ class SharedArguments(Arguments):
         single = isinstance(scores, Tensor)
         tensors: list[Any] = [scores] if single else list(scores) if isinstance(scores, Iterable) else []
         if group is None:
-            ranks = _ranks_of_meshes(who, tensors)
+            ranks = Ranks(common_groups(who, [t.device_mesh for t in tensors if is_dtensor(t)]))
         elif isinstance(group, Ranks):
             ranks = group
         elif isinstance(group, dist.ProcessGroup):
@@ -75,10 +75,10 @@ class SharedArguments(Arguments):
         try:
             if group is not None and any(is_dtensor(t) for t in tensors):
                 raise ValueError(f"{who}: group must be None for DTensors, whose mesh says it, got {group}")
-            if group is None:
+            if group is None and all(isinstance(t, Tensor) for t in tensors):
                 names = [f"{who}: scores" if single else f"{who}: scores[{i}]" for i in range(len(tensors))]
                 shards = [Shard.of(name, t) for name, t in zip(names, tensors, strict=True)]
-                scores = [t.to_local() for t in tensors]
+                scores = [local(t) for t in tensors]
                 factor = _local_factor(who, factor, shards, single)
             given = Arguments.of(who, scores[0] if single and shards else scores, transform, factor, some=False)
         except ValueError as error:
@@ -116,20 +116,15 @@ class SharedArguments(Arguments):
         return super()._like(argument, self._localised(argument, given))
 
     def _localised(self, argument: str, given: Any) -> Any:
+        """The local parts of tensors that must be spread like the scores."""
         if not self.shards:
             return given
         tensors: list[Any] = [given] if isinstance(given, Tensor) else list(given)
         for i, (t, shard) in enumerate(zip(tensors, self.shards, strict=False)):
-            name = argument if self.single else f"{argument}[{i}]"
-            like = shard.like
-            if not is_dtensor(t) or (t.shape, t.device_mesh, t.placements) != (
-                like.shape, like.device_mesh, like.placements
-            ):  # fmt: skip
-                got = f"{list(t.shape)}, {t.placements}" if is_dtensor(t) else type(t).__name__
-                raise ValueError(
-                    f"{self.who}: {name} must be a DTensor {list(like.shape)}, {like.placements} like scores, got {got}"
-                )
-        return [t.to_local() for t in tensors]
+            if isinstance(t, Tensor) and placement(t) != placement(shard.like):
+                name = argument if self.single else f"{argument}[{i}]"
+                raise ValueError(f"{self.who}: {name} must be {_kind(shard.like)} like scores, got {_kind(t)}")
+        return local(tensors[0]) if self.single else [local(t) for t in tensors]
 
     # ------------------------------------------------------------ the meeting
     def meet(self, *arguments: object) -> Agreed:
@@ -294,10 +289,9 @@ class SharedArguments(Arguments):
         return ValueError(f"{self.who}: {text}")
 
 
-def _ranks_of_meshes(who: str, tensors: list[Any]) -> Ranks:
-    if not all(is_dtensor(t) for t in tensors):
-        raise ValueError(f"{who}: scores must be all DTensors or all plain tensors, got both")
-    return Ranks(common_groups(who, [t.device_mesh for t in tensors]))
+def _kind(tensor: Any) -> str:
+    placements = f", {tuple(tensor.placements)}" if is_dtensor(tensor) else ""
+    return f"{'a DTensor' if placements else 'a plain tensor'} {list(tensor.shape)}{placements}"
 
 
 def _local_factor(who: str, factor: Any, shards: list[Shard], single: bool) -> Any:
@@ -305,22 +299,19 @@ def _local_factor(who: str, factor: Any, shards: list[Shard], single: bool) -> A
     if factor is None or not shards:
         return factor
     factors: list[Any] = [factor] if isinstance(factor, Tensor) else list(factor)
-    local: list[Tensor] = []
+    parts = list(factors)
     for i, (f, shard) in enumerate(zip(factors, shards, strict=False)):
         name, like = "factor" if single else f"factor[{i}]", shard.like
         if is_dtensor(f):
-            if (f.shape, f.device_mesh, f.placements) != (like.shape, like.device_mesh, like.placements):
-                raise ValueError(
-                    f"{who}: {name} must be a plain tensor or a DTensor {list(like.shape)}, {like.placements} like "
-                    f"scores, got {list(f.shape)}, {f.placements}"
-                )
-            local.append(f.to_local())
-            continue
-        try:
-            fits = torch.broadcast_shapes(f.shape, like.shape) == like.shape
-        except RuntimeError:
-            fits = False
-        if not fits:
-            raise ValueError(f"{who}: {name} must broadcast to {list(like.shape)} like scores, got {list(f.shape)}")
-        local.append(shard.part(f))
-    return local[0] if single else [*local, *factors[len(local) :]]
+            if placement(f) != placement(like):
+                raise ValueError(f"{who}: {name} must be plain or {_kind(like)} like scores, got {_kind(f)}")
+            parts[i] = local(f)
+        elif isinstance(f, Tensor):
+            try:
+                fits = torch.broadcast_shapes(f.shape, like.shape) == like.shape
+            except RuntimeError:
+                fits = False
+            if not fits:
+                raise ValueError(f"{who}: {name} must broadcast to {list(like.shape)} like scores, got {list(f.shape)}")
+            parts[i] = shard.part(f)
+    return parts[0] if single else parts

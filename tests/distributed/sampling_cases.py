@@ -137,6 +137,16 @@ def case_one_dtensor_and_parts_of_a_mesh() -> None:
         assert torch.equal(a.full_tensor(), b)
 
 
+def case_plain_tensors_among_dtensors_are_copies() -> None:
+    line, _ = meshes()
+    whole = [noise(70, 130), noise(60, 9), noise(5000)]
+    mixed = [whole[0], distribute_tensor(whole[1], line, [Shard(1)]), whole[2]]
+    for name, (method, _) in METHODS.items():
+        got = method(mixed, transform="abs", output="weights", weights=mixed)
+        for a, b in zip(got, method(whole, transform="abs", output="weights"), strict=True):
+            assert torch.equal(a.full_tensor() if isinstance(a, DTensor) else a, b), name
+
+
 def case_factors_weights_and_out() -> None:
     whole = [noise(70, 130), noise(33, 9)]
     factors = [noise(130, seed=1).square(), noise(33, 1, seed=2).square()]
@@ -211,7 +221,7 @@ def case_wrong_arguments_hang_nobody() -> None:
     )
     spread = distribute_tensor(noise(40, 9), line, [Shard(0)])
     assert "group must be None" in same_error(lambda: sampling.top_k(spread, 3, group=world))
-    assert "both" in same_error(lambda: sampling.top_k([spread, x], 3))
+    assert "tensor" in same_error(lambda: sampling.top_k([spread, 3], 3))  # type: ignore
     other = distribute_tensor(noise(40, 9), line, [Shard(1)])
     assert "like scores" in same_error(lambda: sampling.top_k(spread, 3, output="weights", weights=other))
     assert "broadcast" in same_error(lambda: sampling.top_k(spread, 3, factor=x))

@@ -1,7 +1,11 @@
-"""DTensors: which elements of the global tensor a rank holds, and the way from local results back to DTensors."""
+"""DTensors: which elements of the global tensor a rank holds, the way back from local results, and numbers of all.
+
+torch computes many reductions of a DTensor on the local part only: those here see every element once.
+"""
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..ops.layout import Runs, runs_of_grid
+from .ops.layout import Runs, runs_of_grid
+from .ops.ranks import Ranks
 
 
 def is_dtensor(x: Any) -> bool:
@@ -21,7 +26,10 @@ def is_dtensor(x: Any) -> bool:
 
 @dataclass(frozen=True)
 class Shard:
-    """What this rank holds of a DTensor: of dimension d the ascending indices index[d], and their outer product."""
+    """What this rank holds of a DTensor: of dimension d the ascending indices index[d], and their outer product.
+
+    A plain tensor is whole and the same on every rank.
+    """
 
     like: Any
     index: list[Tensor]
@@ -29,7 +37,10 @@ class Shard:
     @classmethod
     def of(cls, name: str, tensor: Any) -> Shard:
         """Raises ValueError, beginning with `name`, for placements that are neither shards nor copies."""
-        mesh, index = tensor.device_mesh, [torch.arange(size) for size in tensor.shape]
+        index = [torch.arange(size) for size in tensor.shape]
+        if not is_dtensor(tensor):
+            return cls(tensor, index)
+        mesh = tensor.device_mesh
         for place, at, size in zip(tensor.placements, mesh.get_coordinate(), mesh.shape, strict=True):
             if place.is_replicate():
                 continue
@@ -67,8 +78,10 @@ class Shard:
         return whole
 
     def wrap(self, local: Tensor) -> Any:
-        """A DTensor of the local results, placed like this one."""
+        """A DTensor of the local results, placed like this one (of a plain tensor: as they are)."""
         t = self.like
+        if not is_dtensor(t):
+            return local
         return type(t).from_local(
             local, t.device_mesh, t.placements, run_check=False, shape=t.shape, stride=t.stride()
         )  # fmt: skip
@@ -106,3 +119,53 @@ def common_groups(who: str, meshes: list[Any]) -> list[Any]:
     if widest.get_coordinate() is None:
         raise ValueError(f"{who}: scores must be on a mesh that this rank is in, got {widest}")
     return [widest.get_group(dim) for dim in range(widest.ndim)]
+
+
+# ---------------------------------------------------------------- for tensors and DTensors alike
+def local(tensor: Any) -> Tensor:
+    """The elements on this rank."""
+    return tensor.to_local() if is_dtensor(tensor) else tensor
+
+
+def full(tensor: Any) -> Tensor:
+    """The whole tensor, on every rank; all ranks must call this."""
+    return tensor.full_tensor() if is_dtensor(tensor) else tensor
+
+
+def placement(tensor: Any) -> tuple[Any, ...]:
+    """What two tensors that are spread alike have in common."""
+    spread = (tensor.device_mesh, tuple(tensor.placements)) if is_dtensor(tensor) else ()
+    return (tuple(tensor.shape), *spread)
+
+
+def like(whole: Tensor, other: Any) -> Any:
+    """A plain tensor placed like `other`: itself, or where that is a DTensor this rank's part of it as a DTensor."""
+    if not is_dtensor(other) or is_dtensor(whole):
+        return whole
+    shard = Shard.of("like: tensor", other)
+    return shard.wrap(shard.part(whole).contiguous())
+
+
+def nonzero(tensor: Any) -> int:
+    """The number of elements that are not zero; all ranks of a DTensor must call this."""
+    return int(_ranks(tensor).sum(local(tensor).count_nonzero()))
+
+
+def bounds(tensor: Any) -> tuple[float, float]:
+    """The least and the largest element, NaN where there is one; all ranks of a DTensor must call this."""
+    mine = local(tensor)
+    ends = torch.tensor([torch.inf, -torch.inf, 0.0], dtype=torch.float64, device=mine.device)
+    if mine.numel():
+        low, high = (x.to(torch.float64) for x in mine.aminmax())
+        ends = torch.stack([low, high, low.isnan().to(torch.float64)])
+    ends = (ends * ends.new_tensor([-1.0, 1.0, 1.0])).nan_to_num(posinf=torch.inf, neginf=-torch.inf)
+    low, high, nan = _ranks(tensor).max(ends).tolist()
+    return (math.nan, math.nan) if nan else (-low, high)
+
+
+def _ranks(tensor: Any) -> Ranks:
+    """Those that hold different parts of a tensor."""
+    if not is_dtensor(tensor):
+        return Ranks([])
+    mesh = tensor.device_mesh
+    return Ranks([mesh.get_group(dim) for dim, place in enumerate(tensor.placements) if not place.is_replicate()])
