@@ -35,8 +35,8 @@ class Runs(NamedTuple):
     def join(cls, parts: list[Runs]) -> Runs:
         return cls(*(torch.cat(columns) for columns in zip(cls.none(), *parts, strict=True)))
 
-    def where(self, rows: Tensor) -> Runs:
-        """The runs of a bool mask or of row numbers."""
+    def where(self, rows: Tensor | slice) -> Runs:
+        """The runs of a bool mask, of row numbers or of a slice."""
         return Runs(*(column[rows] for column in self))
 
     def within(self, begin: Tensor, length: Tensor) -> Runs:

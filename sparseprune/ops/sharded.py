@@ -137,7 +137,7 @@ class ShardedVector:
         rows = slice(begin, end)
         tile = layout.tile_of_piece[rows]
         ids, row = tile.unique_consecutive(return_inverse=True)
-        return self._gather_pieces(ids, row, layout.pieces.where(torch.arange(begin, end)))
+        return self._gather_pieces(ids, row, layout.pieces.where(rows))
 
     def _gather_pieces(self, ids: Tensor, row: Tensor, pieces: Runs) -> Gather:
         """Element indices of pieces in rows of a patch whose tiles are `ids`."""
@@ -256,7 +256,7 @@ class ShardedVector:
         q = quantize(patch.view(-1, TILE), exponents[gather.ids])
         sums[0][gather.ids] = q.sum(dim=1)
         sums[1][gather.ids] = (q > 0).sum(dim=1)
-        pieces = self._own.pieces.where(torch.arange(begin, end))
+        pieces = self._own.pieces.where(slice(begin, end))
         stops = pieces.length.cumsum(0).to(self.device) - 1
         own = q.view(-1)[gather.lane]
         both = torch.stack([own.cumsum(0)[stops], (own > 0).cumsum(0)[stops]], dim=1).cpu()  # < 2^31 2^20

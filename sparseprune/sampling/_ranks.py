@@ -65,8 +65,6 @@ class SharedArguments(Arguments):
         tensors: list[Any] = [scores] if single else list(scores) if isinstance(scores, Iterable) else []
         if group is None:
             ranks = Ranks(common_groups(who, [t.device_mesh for t in tensors if is_dtensor(t)]))
-        elif isinstance(group, Ranks):
-            ranks = group
         elif isinstance(group, dist.ProcessGroup):
             ranks = Ranks([group])
         else:
