@@ -133,17 +133,6 @@ void fill_multipliers(Tile<V>& t, int64_t n, double scale) {
   for (int64_t j = 0; j < n; ++j) t.m[t.drawn[j]] = static_cast<V>(m[j]);
 }
 
-// Back to zeros.
-template <class V>
-void clear(Tile<V>& t, int64_t n) {
-  if (n > SPARSE) {
-    std::fill(t.counts, t.counts + TILE, 0);
-    std::fill(t.m, t.m + TILE, V{0});
-  } else {
-    for (int64_t j = 0; j < n; ++j) t.counts[t.drawn[j]] = 0, t.m[t.drawn[j]] = 0;
-  }
-}
-
 struct Table {
   TileNumbers number;
   const int32_t* exponent;
@@ -162,7 +151,8 @@ void draw_all(const Vector& vector, const Table& table, Output output, uint64_t 
       if (output == M || output == WEIGHTS) fill_multipliers(t, n, table.scale[b]);
     }
     vector.store(b, output, t.m, t.counts);
-    clear(t, n);
+    std::fill(t.counts, t.counts + TILE, 0);  // all: 256 lines take less than many single places
+    std::fill(t.m, t.m + TILE, V{0});
   });
 }
 

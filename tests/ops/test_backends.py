@@ -1,4 +1,4 @@
-"""Every raw operation against `reference.<op>`, byte for byte, on fresh random inputs; what the dispatcher asks of it.
+"""Operations of the sketches against `reference.<op>`, byte for byte, on fresh random inputs; what the dispatcher asks.
 
 Each run draws new inputs; a failure prints the seed that repeats it (set SEED below).
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -16,11 +16,13 @@ from torch import Tensor
 
 from sparseprune import ops, sampling
 from sparseprune.ops import reference
-from sparseprune.ops.sketch import align
+from sparseprune.ops.sketch import align, gains
 
 SEED = int.from_bytes(os.urandom(4), "little")
 OPS = torch.ops.sparseprune
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+OUTPUTS = (reference.M, reference.COUNTS, reference.WEIGHTS, reference.BOOL)
+NO_EXPONENTS = torch.empty(0, dtype=torch.int32)
 SIZES = ([1], [4096], [4097], [5, 4096, 0, 4091], [12_289], [3, 20_000, 1, 1, 777])
 
 
@@ -42,17 +44,21 @@ def integer(rng: torch.Generator, low: int, high: int) -> int:
     return int(torch.randint(low, high, (), generator=rng))
 
 
-def vector(rng: torch.Generator, sizes: list[int], signed: bool) -> list[Tensor]:
-    """Scores of mixed dtypes: wide log-normals with zeros, ties, both zeros and subnormals."""
+def chance(rng: torch.Generator, size: int, p: float) -> Tensor:
+    return torch.rand(size, generator=rng) < p
+
+
+def vector(rng: torch.Generator, sizes: list[int], signed: bool, kinds: Sequence[torch.dtype] = FLOATS) -> list[Tensor]:
+    """Scores of mixed dtypes: wide log-normals (fp64: near any power of two) with zeros, ties and subnormals."""
     result = []
     for size in sizes:
         x = torch.exp(torch.randn(size, generator=rng, dtype=torch.float64) * 3.0)
-        x[torch.rand(size, generator=rng) < 0.2] = 0.0
-        x[torch.rand(size, generator=rng) < 0.1] = 0.375
-        x[torch.rand(size, generator=rng) < 0.02] = 1e-45
-        if signed:
-            x = torch.where(torch.rand(size, generator=rng) < 0.5, -x, x)
-        result.append(x.to(FLOATS[integer(rng, 0, 4)]).clamp(-6e4, 6e4))
+        dtype = kinds[integer(rng, 0, len(kinds))]
+        x = torch.ldexp(x, torch.tensor(integer(rng, -400, 400))) if dtype == torch.float64 else x.clamp(max=6e4)
+        x[chance(rng, size, 0.2)] = 0.0
+        x[chance(rng, size, 0.1)] = 0.375
+        x[chance(rng, size, (0.02, 1.0)[integer(rng, 0, 8) == 0])] = torch.finfo(dtype).tiny * torch.finfo(dtype).eps
+        result.append((torch.where(chance(rng, size, 0.5), -x, x) if signed else x).to(dtype))
     return result
 
 
@@ -88,23 +94,55 @@ def weights_like(scores: list[Tensor], rng: torch.Generator) -> list[Tensor]:
     return [torch.randn(s.shape, generator=rng).to(FLOATS[integer(rng, 0, 4)]) for s in scores]
 
 
-def table(scores: list[Tensor], f: list[Tensor], transform: int, draws: int, seed: int) -> tuple[Tensor, ...]:
-    """(exponents, scales, draws per tile) by the reference."""
-    exponents, masses, _ = reference.score_tiles(scores, f, transform)
-    a = align(exponents, masses)
-    scales = a.sum().double() / a.double() * masses.double() / draws
-    return exponents, scales, reference.split_draws(a, draws, seed, 1)
+def numbers(rng: torch.Generator, tiles: int) -> Tensor:
+    """Tile numbers: empty, or with gaps and up to 2^28."""
+    gaps = torch.randint(1, 1 << 20, (tiles,), generator=rng)
+    return (gaps.cumsum(0), torch.full((tiles,), (1 << 28) - 1), gaps[:0])[integer(rng, 0, 3)]
+
+
+def some_seed(rng: torch.Generator) -> tuple[int, int]:
+    """(seed, stream)."""
+    return integer(rng, -(1 << 62), 1 << 62), integer(rng, 0, 1 << 32)
+
+
+def any_source(rng: torch.Generator, sizes: list[int]) -> tuple[list[Tensor], list[Tensor], int]:
+    """(scores, factors, transform); half of the time all that fp32 holds."""
+    plain = bool(integer(rng, 0, 2))
+    transform = integer(rng, 0, 2 if plain else 3)
+    scores = vector(rng, sizes, transform != reference.GIVEN, FLOATS[:3] if plain else FLOATS)
+    return scores, [] if plain else factors(rng, scores), transform
+
+
+def exponents_and_masses(rng: torch.Generator, source: tuple[list[Tensor], list[Tensor], int]) -> tuple[Tensor, Tensor]:
+    """Half of the time with exponents too large: then q is 1 or 2, and r often equals a sum of q."""
+    own = reference.score_tiles(*source, NO_EXPONENTS)[0]
+    return reference.score_tiles(*source, own + integer(rng, 0, 2) * 30)[:2]
+
+
+def agree(name: str, arguments: tuple[Any, ...], out: list[Tensor]) -> None:
+    expected = [t.clone() for t in out]
+    getattr(OPS, name)(*arguments, out)
+    getattr(reference, name)(*arguments, expected)
+    assert all(same_bytes(a, b) for a, b in zip(out, expected, strict=True))
 
 
 @pytest.mark.parametrize("sizes", SIZES, ids=str)
-@pytest.mark.parametrize("transform", [reference.GIVEN, reference.ABS, reference.SQUARE])
-def test_score_tiles(rng, sizes, transform) -> None:
-    scores = vector(rng, sizes, signed=transform != reference.GIVEN)
-    f = factors(rng, scores)
-    for found, expected in zip(
-        OPS.score_tiles(scores, f, transform), reference.score_tiles(scores, f, transform), strict=True
-    ):
-        assert same_bytes(found, expected)
+@pytest.mark.parametrize("given", [False, True])
+@pytest.mark.parametrize("wrong", [False, True])
+def test_score_tiles(rng, sizes, given, wrong) -> None:
+    for _ in range(3):
+        source = any_source(rng, sizes)
+        exponents = NO_EXPONENTS
+        if given:
+            more = torch.randint(0, (1, 3, 900)[integer(rng, 0, 3)], (-(-sum(sizes) // 4096),), generator=rng)
+            exponents = (reference.score_tiles(*source, exponents)[0] + more).clamp(max=1024).to(torch.int32)
+        if wrong:
+            for score in source[0]:
+                for bad in (torch.nan, -torch.nan, torch.inf, -torch.inf, -1.0):
+                    score[chance(rng, len(score), 0.001)] = bad
+        found, expected = OPS.score_tiles(*source, exponents), reference.score_tiles(*source, exponents)
+        assert all(same_bytes(a, b) for a, b in zip(found, expected, strict=True))
+        assert found[0].data_ptr() != exponents.data_ptr()
 
 
 @pytest.mark.parametrize("wrong", [float("nan"), float("inf"), -1e-45, -1.0, -float("inf"), -float("nan")])
@@ -115,106 +153,97 @@ def test_score_tiles_names_the_first_bad_element(rng, wrong) -> None:
     flat[places] = wrong
     scores = [part.to(torch.float32) for part in flat.split([5000, 7, 9000])]
     for op in (OPS.score_tiles, reference.score_tiles):
-        assert op(scores, [], reference.GIVEN)[2].tolist() == [min(places)]
+        assert op(scores, [], reference.GIVEN, NO_EXPONENTS)[3].tolist() == [min(places)]
+
+
+def random_alignment(rng: torch.Generator, tiles: int) -> Tensor:
+    exponents = torch.randint(-30, 30, (tiles,), generator=rng, dtype=torch.int32)
+    masses = torch.randint(0, 1 << 43, (tiles,), generator=rng) >> integer(rng, 0, 40)
+    masses[chance(rng, tiles, 0.2)] = 0
+    masses[integer(rng, 0, tiles)] = 12345
+    return align(exponents, masses)
 
 
 @pytest.mark.parametrize("tiles", [1, 2, 3, 64, 1000])
 @pytest.mark.parametrize("draws", [1, 5, 40_000, 300_000])
 def test_split_draws(rng, tiles, draws) -> None:
-    exponents = torch.randint(-30, 30, (tiles,), generator=rng, dtype=torch.int32)
-    masses = torch.randint(0, 1 << 43, (tiles,), generator=rng) >> integer(rng, 0, 40)
-    masses[torch.rand(tiles, generator=rng) < 0.2] = 0
-    masses[integer(rng, 0, tiles)] = 12345
-    a = align(exponents, masses)
-    seed, stream = integer(rng, -(1 << 62), 1 << 62), integer(rng, 0, 1 << 32)
-    found = OPS.split_draws(a, draws, seed, stream)
-    assert same_bytes(found, reference.split_draws(a, draws, seed, stream))
-    assert int(found.sum()) == draws
-    assert not bool(found[a == 0].any())
+    a, (seed, stream) = random_alignment(rng, tiles), some_seed(rng)
+    full = OPS.split_draws(a, torch.empty(0, dtype=torch.bool), draws, seed, stream)
+    assert same_bytes(full, reference.split_draws(a, torch.empty(0, dtype=torch.bool), draws, seed, stream))
+    assert int(full.sum()) == draws
+    assert not bool(full[a == 0].any())
+    for share in (0.0, 1 / tiles, 0.3, 1.0):
+        wanted = chance(rng, tiles, share)
+        assert same_bytes(OPS.split_draws(a, wanted, draws, seed, stream), full.where(wanted, 0))
+    wanted = chance(rng, tiles, 1 / tiles)
+    assert same_bytes(reference.split_draws(a, wanted, draws, seed, stream), full.where(wanted, 0))
 
 
-@pytest.mark.parametrize("output", [reference.M, reference.COUNTS, reference.WEIGHTS, reference.BOOL])
+def test_poisson_counts(rng) -> None:
+    tails, (seed, stream) = reference.poisson_table(torch.device("cpu")), some_seed(rng)
+    edges = torch.tensor([0, 1, 30, 31, 32, 33, 63, 64, 32 * 63, 32 * 64, 32 * 64 + 31, 32 * 65 + 7, 40_000])
+    whole = torch.cat([edges, edges, edges, torch.randint(0, 3000, (200,), generator=rng)])
+    fraction = torch.randint(0, 1 << 62, whole.shape, generator=rng)
+    fraction[: len(edges)] = 0
+    fraction[len(edges) : 2 * len(edges)] = (1 << 62) - 1
+    ids = torch.randint(0, 1 << 28, whole.shape, generator=rng)
+    arguments = (whole, fraction, ids, tails, seed, stream)
+    found = OPS.poisson_counts(*arguments)
+    assert same_bytes(found, reference.poisson_counts(*arguments))
+    assert found[0] == 0 and found[len(edges)] <= 20
+
+
+@pytest.mark.parametrize("output", OUTPUTS)
 @pytest.mark.parametrize("sizes", SIZES, ids=str)
-@pytest.mark.parametrize("draws", [1, 3000, 200_000])
+@pytest.mark.parametrize("draws", [1, 64, 2049, 30_000])
 def test_draw_tiles(rng, sizes, draws, output) -> None:
-    transform = integer(rng, 0, 3)
-    scores = vector(rng, sizes, signed=transform != reference.GIVEN)
-    scores[0].view(-1)[:1] = 1.0
-    f, w, seed = factors(rng, scores), weights_like(scores, rng), integer(rng, -(1 << 62), 1 << 62)
-    exponents, scales, per_tile = table(scores, f, transform, draws, seed)
-    exponents += integer(rng, 0, 2) * 30  # half of the time q is 1 or 2, so that r often equals a sum of q
-    arguments = (scores, f, transform, exponents, scales, per_tile, seed, 1, output, w)
-    found = outputs(scores, output, rng)
-    expected = [t.clone() for t in found]
-    OPS.draw_tiles(*arguments, found)
-    reference.draw_tiles(*arguments, expected)
-    assert all(same_bytes(a, b) for a, b in zip(found, expected, strict=True))
+    source = any_source(rng, sizes)
+    exponents, masses = exponents_and_masses(rng, source)
+    per_tile = torch.where((masses > 0) & chance(rng, len(masses), 0.8), draws - integer(rng, 0, min(draws, 3)), 0)
+    scales = torch.rand(masses.shape, generator=rng, dtype=torch.float64) * masses
+    w = weights_like(source[0], rng)
+    table = (numbers(rng, len(masses)), exponents, scales, per_tile)
+    agree("draw_tiles", (*source, *table, *some_seed(rng), output, w), outputs(source[0], output, rng))
 
 
-def keys_of(scores: list[Tensor], f: list[Tensor], transform: int) -> Tensor:
-    values = [reference.score_values(s, f[i] if f else None, transform) for i, s in enumerate(scores)]
-    return reference.order_keys(torch.cat(values))
-
-
+@pytest.mark.parametrize("output", OUTPUTS)
 @pytest.mark.parametrize("sizes", SIZES, ids=str)
-@pytest.mark.parametrize(("shift", "bits"), [(52, 12), (40, 12), (29, 16), (14, 14), (0, 12), (5, 1)])
-@pytest.mark.parametrize("step", [1, 2, 32])
-def test_key_histogram(rng, sizes, shift, bits, step) -> None:
-    transform = integer(rng, 0, 3)
-    scores = vector(rng, sizes, signed=True)
-    f = factors(rng, scores)
-    keys = keys_of(scores, f, transform)
-    low = (
-        -(1 << 63) if shift == 52 else int(keys[integer(rng, 0, len(keys))]) - integer(rng, 0, 1 << (shift + bits - 1))
-    )
-    if shift == 52:  # NaN and infinities are counted apart
-        scores[-1].view(-1)[-1] = (torch.nan, torch.inf, -torch.inf, -torch.nan)[integer(rng, 0, 4)]
-    found = OPS.key_histogram(scores, f, transform, low, shift, bits, step)
-    assert same_bytes(found, reference.key_histogram(scores, f, transform, low, shift, bits, step))
-    if step == 1:
-        assert int(found[-1]) == (shift == 52)
-        assert int(found[:-1].sum()) == (len(keys) if shift == 52 else int((keys >= low).sum()))
+@pytest.mark.parametrize("draws", [1, 3000, 1 << 30])
+def test_systematic_tiles(rng, sizes, draws, output) -> None:
+    """Lengths as the driver's, and tiny ones, whose shift is large."""
+    source = any_source(rng, sizes)
+    exponents, masses = exponents_and_masses(rng, source)
+    bits = 60 - draws.bit_length()
+    for size in ((draws << bits) // len(masses) >> 1, 1000, 0):
+        length = [integer(rng, size // 2, size + 1) if mass else 0 for mass in masses.tolist()]
+        gain, shift = (torch.tensor(x) for x in gains(length, masses.clamp(min=1).tolist()))
+        lengths = torch.tensor(length)
+        begins = lengths.cumsum(0) - lengths + 4096 * torch.arange(len(lengths))
+        table = (exponents, begins, lengths, gain, shift, integer(rng, 0, 1 << bits), bits)
+        agree(
+            "systematic_tiles", (*source, *table, output, weights_like(source[0], rng)), outputs(source[0], output, rng)
+        )
 
 
-@pytest.mark.parametrize("sizes", SIZES, ids=str)
-@pytest.mark.parametrize("shift", [52, 29, 0])
-@pytest.mark.parametrize("output", [reference.BOOL, reference.WEIGHTS])
-def test_key_mark(rng, sizes, shift, output) -> None:
-    transform = integer(rng, 0, 3)
-    scores = vector(rng, sizes, signed=True)
-    f, w = factors(rng, scores), weights_like(scores, rng)
-    keys = keys_of(scores, f, transform)
-    threshold = int(keys[integer(rng, 0, len(keys))]) >> shift
-    tiles = -(-len(keys) // 4096)
-    all_ties = torch.full((tiles,), 4096)
-    for quota in (all_ties, 0 * all_ties, torch.randint(-1, 300, (tiles,), generator=rng)):
-        found = outputs(scores, output, rng)
-        expected = [t.clone() for t in found]
-        ties = OPS.key_mark(scores, f, transform, threshold, shift, quota, output, w, found)
-        assert same_bytes(ties, reference.key_mark(scores, f, transform, threshold, shift, quota, output, w, expected))
-        assert all(same_bytes(a, b) for a, b in zip(found, expected, strict=True))
-        assert int(ties.sum()) <= int(((keys >> shift) == threshold).sum())
-
-
-def calls(rng: torch.Generator, sizes: list[int]) -> dict[str, tuple[Any, ...]]:
+def calls(rng: torch.Generator, sizes: list[int], kinds: Sequence[torch.dtype] = FLOATS) -> dict[str, tuple[Any, ...]]:
     """One valid call of every operation."""
-    scores = vector(rng, sizes, signed=False)
+    scores = vector(rng, sizes, False, kinds)
     scores[0][0] = 1.0
-    w = weights_like(scores, rng)
-    exponents, masses, _ = reference.score_tiles(scores, [], 0)
-    out = [torch.zeros(s.shape) for s in scores]
-    draw = (*table(scores, [], 0, 500, 3), 3, 1, reference.WEIGHTS, w, out)
-    quota = torch.full((len(masses),), 4096)
+    w, no_ids = weights_like(scores, rng), torch.empty(0, dtype=torch.int64)
+    exponents, masses, _, _ = reference.score_tiles(scores, [], 0, NO_EXPONENTS)
+    a, per_tile, out = align(exponents, masses), torch.where(masses > 0, 900, 0), [torch.zeros(s.shape) for s in scores]
+    gain, shift = (torch.tensor(x) for x in gains(per_tile.tolist(), masses.clamp(min=1).tolist()))
+    result, ids = (reference.WEIGHTS, w, out), torch.arange(len(masses))
     return {
-        "score_tiles": (scores, [], 0),
-        "split_draws": (align(exponents, masses), 70_000, 3, 1),
-        "draw_tiles": (scores, [], 0, *draw),
-        "key_histogram": (scores, [], 0, -(1 << 63), 52, 12, 1),
-        "key_mark": (scores, [], 0, 1 << 60, 0, quota, reference.WEIGHTS, w, [t.clone() for t in out]),
+        "score_tiles": (scores, [], 0, NO_EXPONENTS),
+        "split_draws": (a, a % 2 == 0, 70_000, 3, 1),
+        "poisson_counts": (per_tile, a, ids, reference.poisson_table(a.device), 3, 1),
+        "draw_tiles": (scores, [], 0, no_ids, exponents, masses.double(), per_tile, 3, 1, *result),
+        "systematic_tiles": (scores, [], 0, exponents, 5000 * ids, per_tile, gain, shift, 7, 3, *result),
     }
 
 
-NAMES = ("score_tiles", "split_draws", "draw_tiles", "key_histogram", "key_mark")
+NAMES = tuple(calls(torch.Generator().manual_seed(1), [3]))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -223,42 +252,43 @@ def test_opcheck(name) -> None:
     torch.library.opcheck(getattr(OPS, name).default, arguments)
 
 
+def run(name: str, arguments: tuple[Any, ...]) -> list[Tensor]:
+    """Results of an operation, then its outputs."""
+    result = getattr(OPS, name)(*arguments)
+    result = [] if result is None else [result] if isinstance(result, Tensor) else list(result)
+    return result + (arguments[-1] if isinstance(arguments[-1], list) else [])
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_bits_do_not_depend_on_threads(name, threads) -> None:
     results = []
     for n in (1, 2, 4):
         torch.set_num_threads(n)
-        arguments = calls(torch.Generator().manual_seed(2), [200_000, 70_001])[name]
-        result = getattr(OPS, name)(*arguments)
-        result = [] if result is None else [result] if isinstance(result, Tensor) else list(result)
-        results.append(result + arguments[-1] if isinstance(arguments[-1], list) else result)
+        results.append(run(name, calls(torch.Generator().manual_seed(2), [200_000, 70_001])[name]))
     for other in results[1:]:
         assert all(same_bytes(a, b) for a, b in zip(results[0], other, strict=True))
 
 
 @pytest.mark.skipif(ops.extension_error() is not None, reason="plain torch obeys the processor's flags")
+@pytest.mark.parametrize("name", ["score_tiles", "draw_tiles", "systematic_tiles"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize("n", [1, 2])
-def test_subnormal_scores_count_under_flush_to_zero(n, threads) -> None:
+def test_subnormal_scores_count_under_flush_to_zero(name, dtype, n, threads) -> None:
     """Flags that flush subnormals to zero hold for the caller's arithmetic, not for ours."""
     torch.set_num_threads(n)
-    scores = [torch.full((40_000,), 1e-45), torch.full((40_000,), 5e-324, dtype=torch.float64)]
-    out = [torch.zeros(40_000, dtype=torch.int32) for _ in scores]
-    exponents, masses, _ = OPS.score_tiles(scores, [], 0)
-    per_tile = torch.full_like(masses, 5000)
-    flushed = [t.clone() for t in out]
-    OPS.draw_tiles(scores, [], 0, exponents, masses.double(), per_tile, 1, 0, reference.COUNTS, [], out)
-    if not torch.set_flush_denormal(True):
-        pytest.skip("this processor has no such flag")
-    try:
-        tables = OPS.score_tiles(scores, [], 0)
-        OPS.draw_tiles(scores, [], 0, exponents, masses.double(), per_tile, 1, 0, reference.COUNTS, [], flushed)
-        assert float(torch.tensor([1e-45]) * 1.0) == 0.0  # the caller's flag still stands
-    finally:
-        torch.set_flush_denormal(False)
-    assert int(masses.min()) > 0
-    assert same_bytes(tables[0], exponents)
-    assert same_bytes(tables[1], masses)
-    assert all(same_bytes(a, b) for a, b in zip(flushed, out, strict=True))
+    results = []
+    for flush in (False, True):
+        arguments = calls(torch.Generator().manual_seed(4), [40_000], (dtype,))[name]
+        tiny = torch.finfo(dtype).tiny * torch.finfo(dtype).eps
+        arguments[0][0][8192:].fill_(5 * tiny)
+        if not torch.set_flush_denormal(flush):
+            pytest.skip("this processor has no such flag")
+        try:
+            results.append(run(name, arguments))
+            assert not flush or float(torch.tensor([1e-45]) * 1.0) == 0.0  # the caller's flag still stands
+        finally:
+            torch.set_flush_denormal(False)
+    assert all(same_bytes(a, b) for a, b in zip(*results, strict=True))
 
 
 @pytest.mark.skipif(ops.extension_error() is not None, reason="plain torch obeys the processor's flags")
@@ -284,10 +314,13 @@ def resident_bytes() -> int:
 @pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="needs /proc")
 def test_memory_does_not_grow_over_2000_calls() -> None:
     arguments = calls(torch.Generator().manual_seed(3), [4100])
-    for repeat in range(2200):
-        for name in NAMES:
-            if name != "key_histogram" or repeat % 10 == 0:  # 4096 bins cost more than everything else here
+
+    def grown(repeats: int) -> int:
+        before = resident_bytes()
+        for _ in range(repeats):
+            for name in NAMES:
                 getattr(OPS, name)(*arguments[name])
-        if repeat == 200:
-            before = resident_bytes()
-    assert resident_bytes() - before < 8 << 20  # one leaked 32 KiB tile a call would be 64 MiB
+        return resident_bytes() - before
+
+    grown(200)
+    assert grown(2000) < 8 << 20  # one leaked 32 KiB tile a call would be 64 MiB

@@ -147,7 +147,9 @@ def window_low(rng: torch.Generator, keys: Tensor, span: int) -> int:
 @pytest.mark.parametrize(("shift", "bits"), [(52, 12), (47, 12), (36, 16), (29, 16), (14, 14), (0, 12), (5, 1)])
 def test_key_histogram(rng, sizes, race, shift, bits) -> None:
     transform, scale = integer(rng, 0, 3), integer(rng, -900, 900)
-    scores = vector(rng, sizes, spread=(3.0, 0.1)[integer(rng, 0, 2)], scale=scale if transform != reference.SQUARE else 0)
+    scores = vector(
+        rng, sizes, spread=(3.0, 0.1)[integer(rng, 0, 2)], scale=scale if transform != reference.SQUARE else 0
+    )
     if integer(rng, 0, 2):
         spoil(rng, scores)
     f, arguments = factors(rng, scores), race_arguments(rng, scores, race, scale)
