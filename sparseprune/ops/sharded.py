@@ -7,6 +7,7 @@ results those of the whole: zeros, the lowest value, or scores with the mass and
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any, NamedTuple, NoReturn
@@ -37,6 +38,28 @@ class Holding(NamedTuple):
     out: list[Tensor]
     runs: Runs
     owned: list[bool]
+
+
+def keeping_subnormals(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Let torch's own arithmetic see subnormal numbers where torch.set_flush_denormal is on, as raw operations do.
+
+    The flag belongs to a thread: the work is done in this one then.
+    """
+
+    @functools.wraps(method)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        if bool(torch.tensor(5e-324, dtype=torch.float64) * 1.0 > 0):
+            return method(*args, **kwargs)
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        torch.set_flush_denormal(False)
+        try:
+            return method(*args, **kwargs)
+        finally:
+            torch.set_flush_denormal(True)
+            torch.set_num_threads(threads)
+
+    return call
 
 
 class Gather(NamedTuple):
@@ -167,6 +190,7 @@ class ShardedVector:
             patch[gather.lane[span]] = score_values(self.held.scores[i].view(-1)[source], factor, self.transform)
         return patch
 
+    @keeping_subnormals
     def _patch(self, gather: Gather, absent: Absent) -> Part:
         size = len(gather.ids) * TILE
         patch = torch.full((size,), -torch.inf if absent == "lowest" else 0.0, dtype=torch.float64, device=self.device)
@@ -186,6 +210,7 @@ class ShardedVector:
             weights = [torch.ones_like(out)]
         return Part([patch], [], GIVEN, gather.ids, weights, [out], fillers)
 
+    @keeping_subnormals
     def _scatter(self, gather: Gather, part: Part) -> None:
         """Bring a patch of results home, rounded as the raw operations do."""
         writer = FlatWriter(self.held.scores, self.output, self.held.weights, self.held.out)
@@ -249,6 +274,7 @@ class ShardedVector:
         sums = self.ranks.sum(sums)
         return Table(exponents, sums[0], sums[1].to(torch.int32))
 
+    @keeping_subnormals
     def _masses(self, begin: int, end: int, exponents: Tensor, sums: Tensor) -> Tensor:
         """Add up pieces of cut tiles, each quantised by the exponent of its whole tile; (start, length, mass, n+)."""
         gather = self._gather(self._own, begin, end)
@@ -291,6 +317,7 @@ class ShardedVector:
         """A flag for each tile of which this rank has elements."""
         return self._all.wanted.to(self.device)
 
+    @keeping_subnormals
     def raise_bad(self, *, signed: bool) -> NoReturn:
         """Raise BadScore for the first score that is NaN or infinite, or negative where scores are not `signed`."""
         if not signed:

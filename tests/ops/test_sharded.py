@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import threading
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -107,7 +108,7 @@ def random_plan(whole: Whole, size: int, pieces: int, g: torch.Generator) -> lis
     for t, score in enumerate(whole.scores):
         cuts = torch.randint(0, len(score) + 1, (pieces,), generator=g).tolist()
         ends = sorted({0, len(score), *cuts})
-        for a, b in zip(ends[:-1], ends[1:], strict=True):
+        for a, b in pairwise(ends):
             plan[int(torch.randint(size, (1,), generator=g))].append((t, a, b))
     return plan
 
@@ -196,3 +197,19 @@ def test_all_zero_is_found_by_all(name):
         s.zero_()
     errors = whole.spread(DRIVERS[name], random_plan(whole, 3, 3, whole.g))
     assert [type(e) for e in errors] == [ops.NoPositiveScore] * 3
+
+
+@pytest.mark.skipif(ops.extension_error() is not None, reason="the reference does not promise it")
+@pytest.mark.parametrize("name", DRIVERS)
+def test_subnormal_scores_under_flush_to_zero(name):
+    whole = Whole([5000, 9000], "plain", 8, reference.WEIGHTS)
+    whole.scores = [s.float() * 2.0**-140 for s in whole.scores]
+    plan, expected = random_plan(whole, 2, 3, whole.g), whole.alone(DRIVERS[name])
+    if not torch.set_flush_denormal(True):
+        pytest.skip("no such flag here")
+    try:
+        results = whole.spread(lambda v: (torch.set_flush_denormal(True), DRIVERS[name](v)), plan)
+    finally:
+        torch.set_flush_denormal(False)
+    for start, values in [row for result in results for row in result]:
+        assert torch.equal(values, expected[start : start + len(values)])
