@@ -12,6 +12,7 @@ import re
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -50,17 +51,18 @@ def golden_hashes(device: str) -> dict[str, bool]:
     return {name: value == expected[name] for name, value in module.results(device).items()}
 
 
+METHODS = ("multinomial", "top_k", "poisson", "systematic", "bernoulli", "priority", "without_replacement")
+
+
 def billion(device: str, numel: int, repeats: int = 5) -> list[Row]:
-    """Sketch and selection of 1e9 fp32 weights beside a copy of them, the floor of memory."""
+    """Every method on 1e9 fp32 weights beside one product of them, the floor of memory."""
     w = torch.randn(numel, device=device)
     out = torch.empty_like(w)
     k = numel // 10
-    calls = {
-        "sketch_multinomial": lambda: sampling.multinomial(w, k, seed=1, transform="abs", output="weights", out=out),
-        "top_k": lambda: sampling.top_k(w, k, transform="abs", output="weights", out=out),
-    }
     rows = []
-    for name, call in calls.items():
+    for name in METHODS:
+        seed = {} if name == "top_k" else {"seed": 1}
+        call = partial(getattr(sampling, name), w, k, transform="abs", output="weights", out=out, **seed)
         call()
         torch.mul(w, w, out=out)
         ours = quantiles([seconds(call) for _ in range(repeats)])

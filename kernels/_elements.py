@@ -11,6 +11,15 @@ M, COUNTS, WEIGHTS, BOOL = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2), tl
 
 
 @triton.jit
+def fp64(number: tl.constexpr):
+    """An fp64 constant. A bare number may be made fp32 first (in Triton 3.6: in comparisons, tl.where, tl.maximum).
+
+    Powers of two from 2^-126 to 2^127 survive that and stay bare.
+    """
+    return tl.full([], number, tl.float64)
+
+
+@triton.jit
 def widen(x, to: tl.constexpr):
     """x in the type `to`; bfloat16 by its bits, as Triton's interpreter does not convert it to fp64."""
     if x.dtype == tl.bfloat16:
@@ -72,6 +81,12 @@ def tile_number(tiles, first, row, LISTED: tl.constexpr):
 
 
 @triton.jit
+def global_number(ids, tile, NUMBERED: tl.constexpr):
+    """The number of a tile in the one vector of which this one is a rank's share: random counters name it."""
+    return tl.load(ids + tile) if NUMBERED else tile
+
+
+@triton.jit
 def power_of_two(exponent):
     """2^exponent as fp64, exactly, for -1022 <= exponent <= 1023."""
     return ((exponent.to(tl.int64) + 1023) << 52).to(tl.float64, bitcast=True)
@@ -80,10 +95,20 @@ def power_of_two(exponent):
 @triton.jit
 def exponent_of(v):
     """The frexp exponent of a finite v >= 0 (v = f 2^e, 1/2 <= f < 1); 0 for 0."""
-    small = v < 2.2250738585072014e-308
+    small = v < fp64(2.2250738585072014e-308)
     scaled = v * tl.where(small, 18014398509481984.0, 1.0)  # 2^54: a subnormal becomes normal
     exponent = ((scaled.to(tl.int64, bitcast=True) >> 52) - 1022).to(tl.int32) - tl.where(small, 54, 0)
     return tl.where(v > 0, exponent, 0)
+
+
+@triton.jit
+def rescale(v, exponent):
+    """v 2^-exponent, at least 2^-1022, where v > 0, else 0; in two steps, as 2^-exponent itself may not be finite."""
+    shift = -exponent.to(tl.int32)
+    half = shift >> 1
+    scaled = (v * power_of_two(half)) * power_of_two(shift - half)
+    least = power_of_two(tl.full([], -1022, tl.int32))
+    return tl.where(v > 0, tl.where(scaled > least, scaled, least), 0.0)
 
 
 @triton.jit

@@ -5,7 +5,8 @@
 import triton
 import triton.language as tl
 
-NODE, DRAW = tl.constexpr(1), tl.constexpr(2)
+NODE, DRAW, POISSON = tl.constexpr(1), tl.constexpr(2), tl.constexpr(3)
+PRIORITY, BERNOULLI, SUCCESSIVE = tl.constexpr(5), tl.constexpr(6), tl.constexpr(7)
 
 
 @triton.jit
@@ -34,6 +35,17 @@ def random_bits(x, y, purpose, attempt, k0, k1, stream):
     odd = (x & 1) != 0
     low, high = tl.where(odd, w2, w0), tl.where(odd, w3, w1)
     return low.to(tl.uint64) | (high.to(tl.uint64) << 32)
+
+
+@triton.jit
+def lane_bits(tile, purpose, k0, k1, stream, TILE: tl.constexpr):
+    """R(lane, tile, purpose, 0) for every lane of a tile, uint64 [TILE]; each call serves two lanes."""
+    call, zero = tl.arange(0, TILE // 2).to(tl.uint32), tl.zeros([], tl.int32)
+    c3 = (zero + purpose).to(tl.uint32)
+    w0, w1, w2, w3 = philox(call, tile.to(tl.uint32), unsigned(stream), c3, unsigned(k0), unsigned(k1))
+    even = w0.to(tl.uint64) | (w1.to(tl.uint64) << 32)
+    odd = w2.to(tl.uint64) | (w3.to(tl.uint64) << 32)
+    return tl.interleave(even, odd)
 
 
 def words(*numbers: int) -> tuple[int, ...]:

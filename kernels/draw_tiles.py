@@ -10,7 +10,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ._elements import BOOL, COUNTS, TILE, quantize, read, tile_number, write
+from ._elements import BOOL, COUNTS, TILE, global_number, quantize, read, tile_number, write
 from ._philox import DRAW, key, random_bits, words
 from ._vector import Outputs, Vector, launch
 
@@ -64,10 +64,10 @@ def tile_counts(q, n, tile, sums, counts, k0, k1, stream, LANES: tl.constexpr):
 
 @triton.jit(do_not_specialize=["first", "skip", "period", "rows", "k0", "k1", "stream"])
 def draw_tiles_kernel(
-    score, factor, listed, first, skip, numel, period, exponents, scales, draws, weight, out, sums, counts,
+    score, factor, listed, first, skip, numel, period, ids, exponents, scales, draws, weight, out, sums, counts,
     rows, k0, k1, stream,
-    TRANSFORM: tl.constexpr, FACTORED: tl.constexpr, LISTED: tl.constexpr, OUTPUT: tl.constexpr, WIDE: tl.constexpr,
-    LANES: tl.constexpr,
+    TRANSFORM: tl.constexpr, FACTORED: tl.constexpr, LISTED: tl.constexpr, NUMBERED: tl.constexpr,
+    OUTPUT: tl.constexpr, WIDE: tl.constexpr, LANES: tl.constexpr,
 ):  # fmt: skip
     scratch = tl.program_id(0).to(tl.int64) * TILE
     row = tl.program_id(0).to(tl.int64)
@@ -80,7 +80,8 @@ def draw_tiles_kernel(
         if n > 0:
             v = read(score, factor, at, live, skip.to(tl.int64), period.to(tl.int64), TRANSFORM, FACTORED)
             q = quantize(v, tl.load(exponents + tile))
-            drawn = tile_counts(q, n, tile, sums + scratch, counts + scratch, k0, k1, stream, LANES)
+            number = global_number(ids, tile, NUMBERED)
+            drawn = tile_counts(q, n, number, sums + scratch, counts + scratch, k0, k1, stream, LANES)
             value = drawn.to(tl.float64)
             if OUTPUT != COUNTS and OUTPUT != BOOL:
                 value = (value * tl.load(scales + tile)) / tl.maximum(q, 1).to(tl.float64)
@@ -93,6 +94,7 @@ def draw_tiles(
     scores: list[Tensor],
     factors: list[Tensor],
     transform: int,
+    ids: Tensor,
     exponents: Tensor,
     scales: Tensor,
     draws: Tensor,
@@ -111,8 +113,8 @@ def draw_tiles(
     for run in vector.runs:
         target = outputs.of(run)
         launch(
-            draw_tiles_kernel, min(programs, run.tiles), *run.inputs, exponents, scales, draws,
+            draw_tiles_kernel, min(programs, run.tiles), *run.inputs, ids, exponents, scales, draws,
             target.weight, target.out, sums, counts, run.tiles, *key(seed), *words(stream),
-            LANES=LANES, num_warps=16, **run.options, **target.options,
+            LANES=LANES, NUMBERED=ids.numel() > 0, num_warps=16, **run.options, **target.options,
         )  # fmt: skip
     outputs.scatter()

@@ -70,17 +70,28 @@ def split_draws_kernel(draws, ends, whole, parts, below, level, k0, k1, stream):
         tl.atomic_add(below + 2 * i + 1, trials - result, sem="relaxed")
 
 
-def split_draws(aligned: Tensor, draws: int, seed: int, stream: int) -> Tensor:
-    """Draws per tile, int64 [T]: multinomial(draws, A_b / A) by a binary heap of exact binomials."""
-    depth = (len(aligned) - 1).bit_length()
-    levels = [torch.cat([aligned, aligned.new_zeros((1 << depth) - len(aligned))])]
+def heap(leaves: Tensor) -> list[Tensor]:
+    """Sums over the nodes of a binary heap, level by level from the root."""
+    depth = (len(leaves) - 1).bit_length()
+    levels = [torch.cat([leaves, leaves.new_zeros((1 << depth) - len(leaves))])]
     while len(levels[0]) > 1:
         levels.insert(0, levels[0].view(-1, 2).sum(dim=1))
+    return levels
+
+
+def split_draws(aligned: Tensor, wanted: Tensor, draws: int, seed: int, stream: int) -> Tensor:
+    """Draws per tile, int64 [T]: multinomial(draws, A_b / A) by a binary heap of exact binomials.
+
+    `wanted`: empty, or a flag a tile; others come out 0, and nothing is drawn below a node without a wanted tile.
+    """
+    wants = heap(wanted.to(torch.int64)) if wanted.numel() else None
     n = aligned.new_full((1,), draws)
-    for level, (whole, parts) in enumerate(pairwise(levels)):
+    for level, (whole, parts) in enumerate(pairwise(heap(aligned))):
+        n = n if wants is None else n.where(wants[level] > 0, 0)
         ends = ((n + (CHUNK.value - 1)) // CHUNK.value).cumsum(0)
         most = min(draws, (draws // CHUNK.value) + (1 << level))  # chunks, known without asking the device
         below = torch.zeros_like(parts)
         launch(split_draws_kernel, most, n, ends, whole, parts, below, level, *key(seed), *words(stream), num_warps=1)
         n = below
+    n = n if wants is None else n.where(wants[-1] > 0, 0)
     return n[: len(aligned)]

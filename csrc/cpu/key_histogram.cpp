@@ -22,8 +22,10 @@ struct Scratch {
   uint8_t inside[TILE];
 };
 
+template <class V>
 struct Field {
-  double v[TILE], key[TILE];
+  V v[TILE];
+  double key[TILE];
   Sides sides;
 };
 
@@ -56,8 +58,8 @@ CLONES bool any(const uint8_t* match) {
   return found != 0;
 }
 
-// The same by keys, with the bin of each: right for infinite values and NaN too. Zeros, of which a pruned net is full, are
-// counted apart and not inside.
+// The same by keys, with the bin of each: right for infinite values and NaN too. Zeros, of which a pruned net is full,
+// are counted apart and not inside.
 CLONES Tally place_keys(const double* v, int n, Window w, uint32_t* digit, uint8_t* inside) {
   const uint64_t last = w.last();
   Tally tally;
@@ -92,19 +94,21 @@ struct Totals {
   std::mutex adding;
 };
 
-// Counts of one thread: for few bins several histograms in turn, as neighbours often share a bin and an increment waits
-// for the one before it.
+// Counts of one thread. Where few keys of a tile lie in the window they are noted; a thread has bins of its own from
+// the first crowded tile on: for few bins several in turn, as neighbours often share a bin and an increment waits for
+// the one before it.
 class Histogram {
  public:
   Histogram(Window window, bool race, Totals& totals)
       : window_(window),
+        race_(race),
         bins_(int64_t{1} << window.bits),
         copies_(window.bits <= 12 && !race ? 4 : 1),
         low_(value_of<double>(window.low)),
         high_(value_of<double>(window.high())),
-        counts_(copies_ * bins_),
-        sums_(race ? bins_ : 0),
-        totals_(totals) {}
+        totals_(totals) {
+    noted_.reserve(NOTES);
+  }
   ~Histogram() { flush(); }
 
   template <class V>
@@ -116,9 +120,7 @@ class Histogram {
     if (tally.bad > 0 || tally.inside > CROWD || window_.everything()) {
       std::copy_n(t.v, TILE, t.wide);
       tally = place_keys(t.wide, n, window_, t.digit, t.inside);
-      const int kept = compact(t.digit, t.inside, n);
-      for (int i = 0; i < kept; ++i) ++counts_[(i & (copies_ - 1)) * bins_ + t.digit[i]];
-      if (window_.low <= 0 && window_.bin(0.0) < static_cast<uint64_t>(bins_)) counts_[window_.bin(0.0)] += tally.zeros;
+      add_crowd(t.digit, compact(t.digit, t.inside, n), tally.zeros);
     } else {
       add_few(t.v, n, t.inside);
     }
@@ -128,31 +130,38 @@ class Histogram {
   }
 
   // Tile b, whose number in the race is `number`.
-  void add(const Vector& vector, int64_t b, const Race& race, uint32_t number, Field& t) {
-    const int n = vector.count(b);
+  template <class V>
+  void add(const Vector& vector, int64_t b, const Race& race, uint32_t number, Field<V>& t) {
     vector.load(b, t.v);
-    bad_ += race.prepare(t.v);
-    if (Race::can_glance(low_, high_) && race.glance(t.v, number, low_, high_, t.sides) <= FEW) {
+    bad_ += clear_bad(t.v);
+    if (race.glance(t.v, number, low_, high_, t.sides) <= FEW) {
       above_ += t.sides.above;
-      t.sides.for_each_near([&](int i) { add_key(race.key(t.v[i], number, i)); });
+      t.sides.for_each_near([&](int i) { add_near(race.key(t.v[i], number, i)); });
     } else {
       race.keys(t.v, number, t.key);
-      for (int i = 0; i < n; ++i) add_key(t.key[i]);
+      add_keys(t.key, vector.count(b));
     }
     visited();
   }
 
  private:
+  static constexpr size_t NOTES = 1024;
+
   void visited() {
-    if (++tiles_ % (1 << 18) == 0) flush();  // before an int32 could overflow
+    if (noted_.size() >= NOTES - CROWD || ++tiles_ % (1 << 18) == 0) flush();  // an int32 could overflow
   }
 
   void flush() {
     const std::lock_guard<std::mutex> lock(totals_.adding);
-    for (int64_t i = 0; i < copies_ * bins_; ++i) totals_.bins[i & (bins_ - 1)] += counts_[i];
+    for (const uint64_t offset : noted_) {
+      ++totals_.bins[offset >> window_.shift];
+      if (race_) totals_.sums[offset >> window_.shift] += static_cast<int64_t>(offset);
+    }
+    for (size_t i = 0; i < counts_.size(); ++i) totals_.bins[i & (bins_ - 1)] += counts_[i];
     for (size_t i = 0; i < sums_.size(); ++i) totals_.sums[i] += static_cast<int64_t>(sums_[i]);
     totals_.bins[bins_] += above_;
     totals_.bins[bins_ + 1] += bad_;
+    noted_.clear();
     std::fill(counts_.begin(), counts_.end(), 0);
     std::fill(sums_.begin(), sums_.end(), 0);
     above_ = bad_ = 0;
@@ -163,26 +172,48 @@ class Histogram {
     for (int g = 0; g < n; g += GROUP) {
       if (!any(inside + g)) continue;
       for (int i = g; i < std::min(n, g + GROUP); ++i) {
-        if (inside[i]) ++counts_[window_.bin(v[i])];
+        if (inside[i]) noted_.push_back(window_.offset(v[i]));
       }
     }
   }
 
-  void add_key(double key) {
+  void add_crowd(const uint32_t* digit, int kept, int64_t zeros) {
+    counts_.resize(copies_ * bins_);
+    for (int i = 0; i < kept; ++i) ++counts_[(i & (copies_ - 1)) * bins_ + digit[i]];
+    const uint64_t zero = window_.bin(0.0);
+    if (window_.low <= 0 && zero <= window_.last()) counts_[zero] += static_cast<int32_t>(zeros);
+  }
+
+  void add_near(double key) {
     if (order_key(key) < window_.low) return;
-    const uint64_t offset = window_.offset(key), bin = offset >> window_.shift;
-    if (bin > window_.last()) {
+    if (window_.bin(key) > window_.last()) {
       ++above_;
     } else {
-      ++counts_[bin];
-      sums_[bin] += offset;
+      noted_.push_back(window_.offset(key));
+    }
+  }
+
+  void add_keys(const double* key, int n) {
+    counts_.resize(bins_);
+    sums_.resize(bins_);
+    for (int i = 0; i < n; ++i) {
+      if (order_key(key[i]) < window_.low) continue;
+      const uint64_t offset = window_.offset(key[i]), bin = offset >> window_.shift;
+      if (bin > window_.last()) {
+        ++above_;
+      } else {
+        ++counts_[bin];
+        sums_[bin] += offset;
+      }
     }
   }
 
   Window window_;
+  bool race_;
   int64_t bins_;
   int copies_;
   double low_, high_;
+  std::vector<uint64_t> noted_;  // offsets of keys in the window
   std::vector<int32_t> counts_;
   std::vector<uint64_t> sums_;
   int64_t above_ = 0, bad_ = 0, tiles_ = 0;
@@ -209,10 +240,17 @@ void count_tiles(const Tiles& tiles, Window window, bool race, Totals& totals, c
   });
 }
 
+// race: null where the values themselves are the keys.
 template <class V>
-void count_values(const Vector& vector, const Tiles& tiles, Window window, Totals& totals) {
-  count_tiles<Scratch<V>>(tiles, window, false, totals,
-                          [&](Histogram& histogram, int64_t b, Scratch<V>& t) { histogram.add(vector, b, t); });
+void count_keys(const Vector& vector, const Tiles& tiles, const Race* race, Window window, Totals& totals) {
+  if (race == nullptr) {
+    count_tiles<Scratch<V>>(tiles, window, false, totals,
+                            [&](Histogram& histogram, int64_t b, Scratch<V>& t) { histogram.add(vector, b, t); });
+  } else {
+    count_tiles<Field<V>>(tiles, window, true, totals, [&](Histogram& histogram, int64_t b, Field<V>& t) {
+      histogram.add(vector, b, *race, static_cast<uint32_t>(tiles.number[b]), t);
+    });
+  }
 }
 
 std::tuple<Tensor, Tensor> key_histogram_cpu(std::vector<Tensor> scores, std::vector<Tensor> factors, int64_t transform,
@@ -226,16 +264,9 @@ std::tuple<Tensor, Tensor> key_histogram_cpu(std::vector<Tensor> scores, std::ve
   Tensor sums = torch::stable::new_zeros(scores[0], {race == PLAIN ? 0 : bins}, ScalarType::Long);
   Totals totals{static_cast<int64_t*>(counts.data_ptr()), static_cast<int64_t*>(sums.data_ptr())};
   const Tiles tiles{vector.tiles(), number, step};
-  if (race != PLAIN) {
-    const Race runners(race, exponent, seed, stream);
-    count_tiles<Field>(tiles, window, true, totals, [&](Histogram& histogram, int64_t b, Field& t) {
-      histogram.add(vector, b, runners, static_cast<uint32_t>(number[b]), t);
-    });
-  } else if (vector.fits_float()) {
-    count_values<float>(vector, tiles, window, totals);
-  } else {
-    count_values<double>(vector, tiles, window, totals);
-  }
+  const Race runners(race, exponent, seed, stream), *keys = race == PLAIN ? nullptr : &runners;
+  vector.fits_float() ? count_keys<float>(vector, tiles, keys, window, totals)
+                      : count_keys<double>(vector, tiles, keys, window, totals);
   return {counts, sums};
 }
 

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "kept.h"
 #include "keys.h"
 #include "race.h"
 
@@ -10,24 +11,13 @@ namespace {
 
 constexpr int FEW = TILE / 32;  // keys of a race that a glance may leave open
 
-struct Result {
-  double m[TILE];
-  int32_t counts[TILE];
-  uint8_t keep[TILE];
-};
-
 template <class V>
 struct Scratch {
   V v[TILE];
-  double wide[TILE];
-  Result result;
-};
-
-struct Field {
-  double v[TILE], ratio[TILE];
+  double ratio[TILE];
   int64_t key[TILE];
   Sides sides;
-  Result result;
+  Kept kept;
 };
 
 // Keep values from `high` on, and all of the ties in [low, high) or none; returns the ties among the first n.
@@ -72,13 +62,6 @@ CLONES void keep_above(const uint8_t* side, uint8_t* keep) {
   for (int i = 0; i < TILE; ++i) keep[i] = side[i] == Sides::ABOVE;
 }
 
-CLONES void multipliers(const double* v, const uint8_t* keep, int n, double tau, double* m) {
-  for (int i = 0; i < n; ++i) {
-    const double ratio = tau / v[i], raised = ratio < 1.0 ? 1.0 : ratio;
-    m[i] = keep[i] ? raised : 0.0;
-  }
-}
-
 class Marker {
  public:
   Marker(const Vector& vector, Window cut, int64_t tau, Output output)
@@ -92,57 +75,52 @@ class Marker {
     std::memcpy(&tau_, &tau, sizeof tau_);
   }
 
-  // Both return the ties of tile b and keep `quota` of them.
+  // Keep the first `quota` ties of tile b; returns how many ties it has. race: null where values are the keys.
   template <class V>
-  int64_t mark_values(int64_t b, int64_t quota, Scratch<V>& t) const {
-    const V low = value_of<V>(cut_.low), high = value_of<V>(high_);
+  int64_t operator()(int64_t b, int64_t quota, const Race* race, uint32_t number, Scratch<V>& t) const {
     const int n = vector_.count(b);
     vector_.load(b, t.v);
-    const int64_t ties = mark_first(t.v, n, low, high, quota, t.result.keep);
-    if (!unit_) std::copy_n(t.v, TILE, t.wide);
-    store(b, t.wide, t.result);
-    return ties;
-  }
-
-  int64_t mark_race(int64_t b, int64_t quota, const Race& race, uint32_t number, Field& t) const {
-    vector_.load(b, t.v);
-    race.prepare(t.v);
-    const bool glance = Race::can_glance(low_value_, high_value_);
-    const bool clear = glance && race.glance(t.v, number, low_value_, high_value_, t.sides) <= FEW;
-    const int64_t ties = clear ? finish_near(quota, race, number, t) : mark_all(vector_.count(b), quota, race, number, t);
-    store(b, t.v, t.result);
+    if (race == nullptr) {
+      const int64_t ties = mark_first(t.v, n, value_of<V>(cut_.low), value_of<V>(high_), quota, t.kept.keep);
+      store(b, t.kept, [&](int i) { return multiplier(t.v[i]); });
+      return ties;
+    }
+    const bool clear = race->glance(t.v, number, low_value_, high_value_, t.sides) <= FEW;
+    const int64_t ties = clear ? finish_near(quota, *race, number, t) : mark_all(n, quota, *race, number, t);
+    store(b, t.kept, [&](int i) { return multiplier(race->rescale()(t.v[i])); });
     return ties;
   }
 
  private:
-  int64_t finish_near(int64_t quota, const Race& race, uint32_t number, Field& t) const {
-    keep_above(t.sides.side, t.result.keep);
+  template <class V>
+  int64_t finish_near(int64_t quota, const Race& race, uint32_t number, Scratch<V>& t) const {
+    keep_above(t.sides.side, t.kept.keep);
     int64_t ties = 0;
     t.sides.for_each_near([&](int i) {
       const int64_t key = order_key(race.key(t.v[i], number, i));
       const bool tie = key >= cut_.low && key < high_;
       ties += tie;
-      t.result.keep[i] = tie ? ties <= quota : key >= high_;
+      t.kept.keep[i] = tie ? ties <= quota : key >= high_;
     });
     return ties;
   }
 
-  int64_t mark_all(int n, int64_t quota, const Race& race, uint32_t number, Field& t) const {
+  template <class V>
+  int64_t mark_all(int n, int64_t quota, const Race& race, uint32_t number, Scratch<V>& t) const {
     race.keys(t.v, number, t.ratio);
     order(t.ratio, t.key);
-    return mark_first(t.key, n, cut_.low, high_, quota, t.result.keep);
+    return mark_first(t.key, n, cut_.low, high_, quota, t.kept.keep);
   }
 
-  void store(int64_t b, const double* v, Result& r) const {
-    if (output_ == BOOL || (output_ == WEIGHTS && unit_)) return vector_.store_marks(b, output_ == WEIGHTS, r.keep);
-    const int n = vector_.count(b);
-    std::copy_n(r.keep, n, r.counts);
-    if (unit_) {
-      std::copy_n(r.keep, n, r.m);
-    } else {
-      multipliers(v, r.keep, n, tau_, r.m);
-    }
-    vector_.store(b, output_, r.m, r.counts);
+  double multiplier(double v) const {
+    const double ratio = tau_ / v;
+    return unit_ || ratio < 1.0 ? 1.0 : ratio;
+  }
+
+  template <class F>
+  void store(int64_t b, Kept& kept, const F& multiplier) const {
+    if (output_ == WEIGHTS && unit_) return vector_.store_marks(b, true, kept.keep);
+    store_kept(vector_, b, output_, kept, multiplier);
   }
 
   const Vector& vector_;
@@ -153,16 +131,13 @@ class Marker {
   Output output_;
 };
 
-// ties[b] = mark(b, quota[b], scratch) for every tile but those of quota -1.
-template <class Scratch, class F>
-void mark_tiles(int64_t tiles, const int64_t* quota, int64_t* ties, const F& mark) {
-  for_each_tile<Scratch>(tiles, [&](int64_t b, Scratch& t) { ties[b] = quota[b] < 0 ? 0 : mark(b, quota[b], t); });
-}
-
+// ties[b] = those of tile b, or 0 where its quota is -1, which leaves it alone.
 template <class V>
-void mark_by_value(int64_t tiles, const int64_t* quota, int64_t* ties, const Marker& marker) {
-  mark_tiles<Scratch<V>>(tiles, quota, ties,
-                         [&](int64_t b, int64_t limit, Scratch<V>& t) { return marker.mark_values(b, limit, t); });
+void mark_tiles(const Vector& vector, const Marker& marker, const Race* race, const TileNumbers& number,
+                const int64_t* quota, int64_t* ties) {
+  for_each_tile<Scratch<V>>(vector.tiles(), [&](int64_t b, Scratch<V>& t) {
+    ties[b] = quota[b] < 0 ? 0 : marker(b, quota[b], race, static_cast<uint32_t>(number[b]), t);
+  });
 }
 
 Tensor key_mark_cpu(std::vector<Tensor> scores, std::vector<Tensor> factors, int64_t transform, int64_t race, Tensor ids,
@@ -170,23 +145,15 @@ Tensor key_mark_cpu(std::vector<Tensor> scores, std::vector<Tensor> factors, int
                     Tensor quota, int64_t output, std::vector<Tensor> weights, std::vector<Tensor> out) {
   const ExactSubnormals exact;  // bounds may be subnormal
   const Vector vector(scores, factors, transform, weights, out);
-  const int64_t tiles = vector.tiles();
-  Tensor result = torch::stable::new_empty(scores[0], {tiles}, ScalarType::Long);
+  Tensor result = torch::stable::new_empty(scores[0], {vector.tiles()}, ScalarType::Long);
   auto* ties = static_cast<int64_t*>(result.data_ptr());
   const auto* limit = static_cast<const int64_t*>(quota.data_ptr());
   const Window cut{static_cast<int64_t>(static_cast<uint64_t>(threshold) << shift), static_cast<int>(shift), 0};
   const Marker marker(vector, cut, tau, static_cast<Output>(output));
-  if (race != PLAIN) {
-    const Race runners(race, exponent, seed, stream);
-    const TileNumbers number(ids);
-    mark_tiles<Field>(tiles, limit, ties, [&](int64_t b, int64_t allowed, Field& t) {
-      return marker.mark_race(b, allowed, runners, static_cast<uint32_t>(number[b]), t);
-    });
-  } else if (vector.fits_float()) {
-    mark_by_value<float>(tiles, limit, ties, marker);
-  } else {
-    mark_by_value<double>(tiles, limit, ties, marker);
-  }
+  const Race runners(race, exponent, seed, stream), *keys = race == PLAIN ? nullptr : &runners;
+  const TileNumbers number(ids);
+  vector.fits_float() ? mark_tiles<float>(vector, marker, keys, number, limit, ties)
+                      : mark_tiles<double>(vector, marker, keys, number, limit, ties);
   return result;
 }
 

@@ -1,6 +1,9 @@
 #include "race.h"
 
+#include <bit>
+#include <cmath>
 #include <cstring>
+#include <type_traits>
 
 namespace sparseprune {
 namespace {
@@ -37,51 +40,89 @@ inline double negative_log(double u) {
   return -(log > -0x1p-64 ? -0x1p-64 : log);
 }
 
-CLONES void priority_keys(const double* v, const uint64_t* bits, double* key) {
-  for (int i = 0; i < BATCH; ++i) key[i] = v[i] / uniform(bits[i]);
+inline double time_of(uint64_t bits, bool priority) {
+  const double u = uniform(bits);
+  return priority ? u : negative_log(u);
 }
-CLONES void successive_keys(const double* v, const uint64_t* bits, double* key) {
-  for (int i = 0; i < BATCH; ++i) key[i] = v[i] / negative_log(uniform(bits[i]));
+
+template <bool PRIORITY_KEYS, class V>
+inline void divide(const V* v, const Rescale& rescale, const uint64_t* bits, double* key) {
+  for (int i = 0; i < BATCH; ++i) key[i] = rescale(v[i]) / time_of(bits[i], PRIORITY_KEYS);
 }
+CLONES void priority_keys(const double* v, const Rescale& rescale, const uint64_t* bits, double* key) {
+  divide<true>(v, rescale, bits, key);
+}
+CLONES void priority_keys(const float* v, const Rescale& rescale, const uint64_t* bits, double* key) {
+  divide<true>(v, rescale, bits, key);
+}
+CLONES void successive_keys(const double* v, const Rescale& rescale, const uint64_t* bits, double* key) {
+  divide<false>(v, rescale, bits, key);
+}
+CLONES void successive_keys(const float* v, const Rescale& rescale, const uint64_t* bits, double* key) {
+  divide<false>(v, rescale, bits, key);
+}
+
+// What a glance works with: fp32, in which a vector holds twice as many numbers, on the power of two of the window.
+struct View {
+  float low, high;  // less and more than the bounds, which makes up for every rounding
+  double scale;
+};
 
 struct Tally {
   int32_t near, above;
 };
 
-inline Sides::Side side_of(bool below, bool above) {
-  return static_cast<Sides::Side>(static_cast<int>(!below) + static_cast<int>(above));
+struct Bounds {
+  float least, most;
+  bool bounded;  // by `most`
+};
+
+// u lies in [h, h + 1] 2^-31, h being the first 31 bits.
+inline Bounds bounds_of_uniform(int32_t h) {
+  const float time = static_cast<float>(h);
+  return {time * 0x1p-31f, (time + 1.0f) * 0x1p-31f, true};
 }
 
-// u lies in [h, h + 1] 2^-32, h being the high word: 2^-40 makes up for every rounding.
-CLONES Tally glance_priority(const double* v, const uint64_t* bits, double low, double high, uint8_t* side) {
-  const double least = low * (UNIT * (1.0 - 0x1p-40)), most = high * (UNIT * (1.0 + 0x1p-40));
+// -log u is within 2^-13 of 31 log 2 - log h for h >= 2^15, by a polynomial within 2^-16 of log(1 + z), 0 <= z < 1.
+inline Bounds bounds_of_log(int32_t h) {
+  const int32_t split = std::bit_cast<int32_t>(static_cast<float>(h < 1 << 15 ? 1 << 15 : h));
+  const float z = std::bit_cast<float>((split & 0x007FFFFF) | 0x3F800000) - 1.0f;
+  const float log = 0.00001f + z * (0.999236f + z * (-0.490231f + z * (0.285273f + z * (-0.131582f + z * 0.030449f))));
+  const float time = static_cast<float>(158 - (split >> 23)) * 0.6931472f - log;
+  return {time - 0x1p-13f, time + 0x1p-13f, h >= 1 << 15};
+}
+
+// Scores as they run, on the view's power of two. fp32 scores are not rescaled.
+inline float seen(float v, const Rescale&, const View& view) { return v * static_cast<float>(view.scale); }
+inline float seen(double v, const Rescale& rescale, const View& view) {
+  return static_cast<float>(rescale(v) * view.scale);
+}
+
+template <bool PRIORITY_KEYS, class V>
+inline Tally compare(const V* v, const Rescale& rescale, const uint64_t* bits, const View& view, uint8_t* side) {
   int32_t below = 0, above = 0;
   for (int i = 0; i < BATCH; ++i) {
-    const double h = whole(bits[i] >> 32);
-    const bool under = v[i] < least * h, over = v[i] >= most * (h + 1.0);
+    const auto h = static_cast<int32_t>(bits[i] >> 33);
+    const Bounds time = PRIORITY_KEYS ? bounds_of_uniform(h) : bounds_of_log(h);
+    const float x = seen(v[i], rescale, view);
+    const bool under = x < view.low * time.least, over = time.bounded & (x >= view.high * time.most);
     below += under;
     above += over;
-    side[i] = side_of(under, over);
+    side[i] = static_cast<uint8_t>(!under + over);
   }
   return {BATCH - below - above, above};
 }
-
-// -log u is within 2^-13 of 32 log 2 - log h for h >= 2^16, by a polynomial within 2^-16 of log(1 + z), 0 <= z < 1.
-CLONES Tally glance_successive(const double* v, const uint64_t* bits, double low, double high, uint8_t* side) {
-  constexpr double SLACK = 0x1p-13;
-  int32_t below = 0, above = 0;
-  for (int i = 0; i < BATCH; ++i) {
-    const uint64_t h = bits[i] >> 32, split = as_bits(whole(h));
-    const double z = as_double((split & 0x000FFFFFFFFFFFFF) | 0x3FF0000000000000) - 1.0;
-    const double log = 0.00001 + z * (0.999236 + z * (-0.490231 + z * (0.285273 + z * (-0.131582 + z * 0.030449))));
-    const double time = (1055.0 - whole(split >> 52)) * 0.6931471805599453 - log;
-    const bool known = h >= 1 << 16;
-    const bool under = known & (v[i] < low * (time - SLACK)), over = known & (v[i] >= high * (time + SLACK));
-    below += under;
-    above += over;
-    side[i] = side_of(under, over);
-  }
-  return {BATCH - below - above, above};
+CLONES Tally glance_priority(const double* v, const Rescale& rescale, const uint64_t* bits, View view, uint8_t* side) {
+  return compare<true>(v, rescale, bits, view, side);
+}
+CLONES Tally glance_priority(const float* v, const Rescale& rescale, const uint64_t* bits, View view, uint8_t* side) {
+  return compare<true>(v, rescale, bits, view, side);
+}
+CLONES Tally glance_successive(const double* v, const Rescale& rescale, const uint64_t* bits, View view, uint8_t* side) {
+  return compare<false>(v, rescale, bits, view, side);
+}
+CLONES Tally glance_successive(const float* v, const Rescale& rescale, const uint64_t* bits, View view, uint8_t* side) {
+  return compare<false>(v, rescale, bits, view, side);
 }
 
 }  // namespace
@@ -89,34 +130,53 @@ CLONES Tally glance_successive(const double* v, const uint64_t* bits, double low
 Race::Race(int64_t kind, int64_t exponent, int64_t seed, int64_t stream)
     : kind_(kind),
       rescale_(exponent),
+      rescales_(exponent != 0),
       seed_(static_cast<uint64_t>(seed)),
       stream_(static_cast<uint32_t>(stream)),
       purpose_(kind == PRIORITY_RACE ? PRIORITY : SUCCESSIVE) {}
 
-void Race::keys(const double* v, uint32_t tile, double* key) const {
+template <class V>
+void Race::keys(const V* v, uint32_t tile, double* key) const {
   uint64_t bits[BATCH];
   for (int g = 0; g < TILE; g += BATCH) {
     random_batch(g, tile, purpose_, seed_, stream_, bits);
-    kind_ == PRIORITY_RACE ? priority_keys(v + g, bits, key + g) : successive_keys(v + g, bits, key + g);
+    if (kind_ == PRIORITY_RACE) {
+      priority_keys(v + g, rescale_, bits, key + g);
+    } else {
+      successive_keys(v + g, rescale_, bits, key + g);
+    }
   }
 }
+template void Race::keys(const float*, uint32_t, double*) const;
+template void Race::keys(const double*, uint32_t, double*) const;
 
 double Race::key(double v, uint32_t tile, int lane) const {
-  const double u = uniform(random_bits(lane, tile, purpose_, 0, seed_, stream_));
-  return v / (kind_ == PRIORITY_RACE ? u : negative_log(u));
+  const uint64_t bits = random_bits(lane, tile, purpose_, 0, seed_, stream_);
+  return rescale_(v) / time_of(bits, kind_ == PRIORITY_RACE);
 }
 
-int Race::glance(const double* v, uint32_t tile, double low, double high, Sides& sides) const {
+template <class V>
+int Race::glance(const V* v, uint32_t tile, double low, double high, Sides& sides) const {
+  constexpr bool FLOAT = std::is_same_v<V, float>;
+  constexpr int LIMIT = FLOAT ? 100 : 900;
+  if (!(low > 0 && high < low * 0x1p30) || (FLOAT && rescales_)) return TILE;
+  int exponent;
+  std::frexp(low, &exponent);
+  if (std::abs(exponent) > LIMIT) return TILE;
+  const double scale = std::ldexp(1.0, -exponent), slack = 0x1p-20;
+  const View view{static_cast<float>(low * scale * (1 - slack)), static_cast<float>(high * scale * (1 + slack)), scale};
   uint64_t bits[BATCH];
   int near = sides.above = 0;
   for (int g = 0; g < TILE; g += BATCH) {
     random_batch(g, tile, purpose_, seed_, stream_, bits);
-    const auto& loop = kind_ == PRIORITY_RACE ? glance_priority : glance_successive;
-    const Tally tally = loop(v + g, bits, low, high, sides.side + g);
+    const Tally tally = kind_ == PRIORITY_RACE ? glance_priority(v + g, rescale_, bits, view, sides.side + g)
+                                               : glance_successive(v + g, rescale_, bits, view, sides.side + g);
     near += sides.near[g / BATCH] = tally.near;
     sides.above += tally.above;
   }
   return near;
 }
+template int Race::glance(const float*, uint32_t, double, double, Sides&) const;
+template int Race::glance(const double*, uint32_t, double, double, Sides&) const;
 
 }  // namespace sparseprune

@@ -1,31 +1,24 @@
 #include "rescale.h"
 
-#include <cmath>
-#include <limits>
-
 namespace sparseprune {
 namespace {
 
-CLONES int rescale(double* v, double first, double second) {
+template <class V>
+inline int clear(V* v) {
   int32_t good = 0;
   for (int i = 0; i < TILE; ++i) {
-    const double x = v[i], scaled = (x * first) * second, least = std::numeric_limits<double>::min();
-    const bool positive = (x > 0) & (x <= std::numeric_limits<double>::max());
-    good += positive | (x == 0);
-    const double raised = scaled < least ? least : scaled;
-    v[i] = positive ? raised : 0.0;
+    const bool fine = (v[i] >= 0) & (v[i] <= std::numeric_limits<V>::max());
+    good += fine;
+    v[i] = fine ? v[i] : V{0};
   }
   return TILE - good;
 }
+CLONES int clear_clones(double* v) { return clear(v); }
+CLONES int clear_clones(float* v) { return clear(v); }
 
 }  // namespace
 
-Rescale::Rescale(int64_t exponent) {
-  const int64_t half = -exponent >> 1;
-  first_ = std::ldexp(1.0, static_cast<int>(half));
-  second_ = std::ldexp(1.0, static_cast<int>(-exponent - half));
-}
-
-int Rescale::operator()(double* v) const { return rescale(v, first_, second_); }
+int clear_bad(double* v) { return clear_clones(v); }
+int clear_bad(float* v) { return clear_clones(v); }
 
 }  // namespace sparseprune

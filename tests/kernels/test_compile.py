@@ -1,7 +1,10 @@
 """Every kernel compiles for GPUs that are not in the machine, and rounds every product as written."""
 
 import importlib
+import math
 import os
+import re
+import struct
 from pathlib import Path
 
 import pytest
@@ -36,33 +39,60 @@ FUSED = {
 }
 PATCH = {**PLAIN, "score": "*fp64", "factor": "*fp64", "LISTED": True}
 KEY = {"k0": "i32", "k1": "i32", "stream": "i32"}
+NUMBERED = {"ids": "*i64", "NUMBERED": True}
 DRAWS = {
     "exponents": "*i32", "scales": "*fp64", "draws": "*i64", "sums": "*i64", "counts": "*i32", "rows": "i32", **KEY,
-    "LANES": 512, "num_warps": 16,
+    **NUMBERED, "LANES": 512, "num_warps": 16,
 }  # fmt: skip
-TILES = {"exponents": "*i32", "masses": "*i64", "bad": "*i64"}
-HISTOGRAM = {"histogram": "*i64", "low": "i64", "shift": "i32", "bins": "i32", "step": "i32", "copies": "i32"}
-MARK = {"quota": "*i64", "ties": "*i64", "threshold": "i64", "shift": "i32"}
+TILES = {"exponents": "*i32", "masses": "*i64", "positives": "*i32", "bad": "*i64"}
+LENGTHS = {
+    "exponents": "*i32", "begins": "*i64", "lengths": "*i64", "gains": "*i64", "shifts": "*i64", "start": "i64",
+    "bits": "i32", "num_warps": 16,
+}  # fmt: skip
+RACE = {**KEY, **NUMBERED, "exponent": "i32", "shift": "i32", "num_warps": 16}
+HISTOGRAM = {
+    **RACE, "histogram": "*i64", "sums": "*i64", "low": "i64", "bins": "i32", "step": "i32", "copies": "i32"
+}  # fmt: skip
+MARK = {**RACE, "quota": "*i64", "ties": "*i64", "threshold": "i64", "tau": "i64"}
+COIN = {**KEY, **NUMBERED, "exponent": "i32", "rate": "i64"}
 
 
 def written(weight, out, output, wide=False):
     return {"weight": weight, "out": out, "OUTPUT": output, "WIDE": wide}
 
 
+WIDE = written("*fp64", "*fp64", 0, True)
+
+LOGARITHM = {math.log(2.0), math.sqrt(0.5), *(1.0 / odd for odd in range(3, 22, 2))}  # what -log u is made of
+
 # module, kernel, what each argument is: a type, or the value of a constant
 KERNELS = [
     ("_vector", "gather_kernel", {**FUSED, "patch": "*fp64", "SIZE": 4096}),
     ("_vector", "scatter_kernel", {"values": "*fp64", "numel": "i32", "SIZE": 4096, **written("*fp64", "*fp16", 2)}),
-    ("scores", "score_tiles_kernel", {**PLAIN, **TILES}),
-    ("scores", "score_tiles_kernel", {**FUSED, **TILES}),
+    ("score_tiles", "score_tiles_kernel", {**PLAIN, **TILES, "OWN": True}),
+    ("score_tiles", "score_tiles_kernel", {**FUSED, **TILES, "OWN": False}),
     ("split_draws", "split_draws_kernel", {
         "draws": "*i64", "ends": "*i64", "whole": "*i64", "parts": "*i64", "below": "*i64", "level": "i32", **KEY,
         "num_warps": 1,
     }),
+    ("poisson_counts", "poisson_counts_kernel", {
+        "owners": "*i64", "starts": "*i64", "whole": "*i64", "fraction": "*i64", "ids": "*i64", "tails": "*i64",
+        "result": "*i64", **KEY, "VARIATES": 64, "num_warps": 1,
+    }),
     ("draw_tiles", "draw_tiles_kernel", {**FUSED, **DRAWS, **written("*bf16", "*bf16", 2)}),
-    ("draw_tiles", "draw_tiles_kernel", {**PATCH, **DRAWS, **written("*fp64", "*fp64", 0, True)}),
-    ("keys", "key_histogram_kernel", {**FUSED, **HISTOGRAM}),
-    ("keys", "key_mark_kernel", {**PLAIN, **MARK, **written("*fp16", "*fp16", 2)}),
+    ("draw_tiles", "draw_tiles_kernel", {**PATCH, **DRAWS, **WIDE, "NUMBERED": False}),
+    ("systematic_tiles", "systematic_tiles_kernel", {**FUSED, **LENGTHS, **written("*bf16", "*bf16", 2)}),
+    ("systematic_tiles", "systematic_tiles_kernel", {**PATCH, **LENGTHS, **WIDE}),
+    ("key_histogram", "key_histogram_kernel", {**FUSED, **HISTOGRAM, "RACE": 0, "NUMBERED": False}),
+    ("key_histogram", "key_histogram_kernel", {**PLAIN, **HISTOGRAM, "RACE": 1}),
+    ("key_histogram", "key_histogram_kernel", {**PATCH, **HISTOGRAM, "RACE": 2}),
+    ("key_mark", "key_mark_kernel", {**PLAIN, **MARK, **written("*fp16", "*fp16", 2), "RACE": 0, "NUMBERED": False}),
+    ("key_mark", "key_mark_kernel", {**FUSED, **MARK, **written("*fp32", "*u8", 3), "RACE": 2}),
+    ("key_mark", "key_mark_kernel", {**PATCH, **MARK, **WIDE, "RACE": 1}),
+    ("mass_histogram", "mass_histogram_kernel", {**FUSED, "histogram": "*i64", "bad": "*i64", "exponent": "i32"}),
+    ("mass_histogram", "mass_histogram_kernel", {**PATCH, "histogram": "*i64", "bad": "*i64", "exponent": "i32"}),
+    ("bernoulli_tiles", "bernoulli_tiles_kernel", {**FUSED, **COIN, **written("*bf16", "*bf16", 2)}),
+    ("bernoulli_tiles", "bernoulli_tiles_kernel", {**PATCH, **COIN, **WIDE}),
 ]  # fmt: skip
 
 
@@ -94,15 +124,47 @@ def compiled(triton, target, module, name, arguments, fusion=False):
 @pytest.mark.parametrize(("module", "name", "arguments"), KERNELS)
 def test_compiles(triton, target, module, name, arguments):
     asm = compiled(triton, target, module, name, arguments)
+    assert not re.search(r"= f(add|sub|mul|div) [a-z ]*(contract|fast|reassoc|arcp|afn)", asm["llir"])
     if TARGETS[target][0] == "cuda":
         ptx = asm["ptx"]
         assert ".entry" in ptx
-        for contracted in ("fma.", ".ftz", ".approx", "div.full"):
+        for contracted in ("fma.", ".ftz", ".approx", "div.full", "rcp."):
             assert contracted not in ptx
     else:
         assert ".amdhsa_kernel" in asm["amdgcn"]
-        if name != "draw_tiles_kernel":  # which divides: in steps of fma, correctly rounded
+        if "fdiv" not in asm["llir"]:  # division is steps of fma there, correctly rounded
             assert "v_fma_f64" not in asm["amdgcn"]
+
+
+def constants(ptx):
+    return {struct.unpack(">d", bytes.fromhex(word))[0] for word in re.findall(r"\b0d([0-9A-F]{16})\b", ptx)}
+
+
+def odd_constants(ptx):
+    """Those that are neither 0 nor a power of two."""
+    return {x for x in constants(ptx) if x != 0 and abs(math.frexp(x)[0]) != 0.5}
+
+
+@pytest.mark.parametrize(("module", "name", "arguments"), KERNELS)
+def test_fp64_stays_fp64(triton, module, name, arguments):
+    asm = compiled(triton, "sm_90", module, name, arguments)
+    successive = arguments.get("RACE") == 2
+    assert odd_constants(asm["ptx"]) == (LOGARITHM if successive else set())
+    if arguments.get("RACE"):
+        assert {2.0**-1022, 2.0**-64, 2.0**-32} <= constants(asm["ptx"])
+        assert asm["ptx"].count("div.rn.f64") > 0
+    if not any(kind in ("*fp32", "*fp16", "*bf16") for kind in arguments.values()):
+        assert not re.search(r"\bf(32|16)\b", asm["ttir"])
+
+
+@pytest.mark.parametrize(("module", "name", "arguments"), KERNELS)
+def test_addresses_are_64_bits_wide(triton, module, name, arguments):
+    ttir = compiled(triton, "sm_90", module, name, arguments)["ttir"]
+    programs = re.findall(r"(%\w+) = tt\.get_program_id", ttir)
+    assert programs
+    for program in programs:  # widened before anything is computed from it
+        uses = [line for line in ttir.splitlines() if re.search(rf"{program}\b", line) and "get_program_id" not in line]
+        assert all(f"arith.extsi {program} : i32 to i64" in use for use in uses)
 
 
 def test_fusion_would_be_seen(triton):

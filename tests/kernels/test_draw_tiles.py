@@ -8,25 +8,29 @@ from sparseprune.ops.sketch import align
 
 pytestmark = pytest.mark.interpreter
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+EMPTY = torch.empty(0, dtype=torch.int64)
 REJECTED = 9727, 88  # a seed and a draw of tile 0 whose first 64 bits are refused: one in 2^22
 OUTPUTS = {"m": reference.M, "counts": reference.COUNTS, "weights": reference.WEIGHTS, "bool": reference.BOOL}
 
 
 @pytest.fixture
 def check(kernels, poison, same):
-    def run(scores, total, output, dtypes, *, factors=(), transform=0, weights=(), draws=None, seed=5, stream=2):
-        exponents, masses, bad = reference.score_tiles(scores, list(factors), transform)
+    def run(
+        scores, total, output, dtypes, *, factors=(), transform=0, weights=(), draws=None, seed=5, stream=2, ids=EMPTY
+    ):
+        own = torch.empty(0, dtype=torch.int32)
+        exponents, masses, _, bad = reference.score_tiles(scores, list(factors), transform, own)
         assert int(bad) < 0
         aligned = align(exponents, masses)
         if draws is None:
-            draws = reference.split_draws(aligned, total, seed, stream)
+            draws = reference.split_draws(aligned, torch.empty(0, dtype=torch.bool), total, seed, stream)
         f64 = torch.float64
         scales = (aligned.sum().to(f64) / aligned.to(f64)) * masses.to(f64) / torch.tensor(total, dtype=f64)
         results = []
         for backend in (kernels, reference):
             out = poison(scores, dtypes)
             backend.draw_tiles(
-                scores, list(factors), transform, exponents, scales, draws, seed, stream, OUTPUTS[output],
+                scores, list(factors), transform, ids, exponents, scales, draws, seed, stream, OUTPUTS[output],
                 list(weights), out,
             )  # fmt: skip
             results.append(out)
@@ -70,6 +74,14 @@ def test_factors(check, make, transform):
     scores = make([5 * 1000, 2 * 2100], signed=signed)
     factors = make([1000, 4200], (torch.bfloat16, torch.float32), spread=1.0, signed=signed, seed=1)
     check(scores, 500, "m", [torch.float32, torch.float32], factors=factors, transform=transform)
+
+
+def test_tiles_of_a_share_draw_by_their_numbers(check, make):
+    scores = make([5000, 4096, 3000])
+    ids = torch.tensor([7, 1 << 20, (1 << 28) - 1])
+    given = check(scores, 500, "counts", [torch.int32] * 3, ids=ids)
+    plain = check(scores, 500, "counts", [torch.int32] * 3)
+    assert not torch.equal(torch.cat(given), torch.cat(plain))
 
 
 def test_elements_without_draws_get_signed_zeros(check, make):

@@ -9,6 +9,7 @@ from sparseprune.ops import reference
 
 pytestmark = pytest.mark.interpreter
 LOWEST = -(1 << 63)
+PLAIN = reference.PLAIN, torch.empty(0, dtype=torch.int64), 0, 0, 0  # race, ids, exponent, seed, stream
 TRANSFORMS = {"given": reference.GIVEN, "abs": reference.ABS, "square": reference.SQUARE}
 
 
@@ -22,10 +23,11 @@ def some_key(scores, factors=(), transform=reference.GIVEN):
 
 
 def histogram(kernels, same, scores, low, shift, bits, step=1, factors=(), transform=reference.GIVEN):
-    args = list(scores), list(factors), transform, low, shift, bits, step
+    args = list(scores), list(factors), transform, *PLAIN, low, shift, bits, step
     expected = reference.key_histogram(*args)
-    same([kernels.key_histogram(*args)], [expected])
-    return expected
+    same(kernels.key_histogram(*args), expected)
+    assert expected[1].numel() == 0
+    return expected[0]
 
 
 @pytest.mark.parametrize("step", [1, 2])
@@ -33,6 +35,15 @@ def test_histogram_of_lists(kernels, make, same, sizes, step):
     scores = make(sizes, signed=True, zeros=0.0 if sum(sizes) == 1 else 0.2)
     assert int(histogram(kernels, same, scores, LOWEST, 52, 12, step).sum()) > 0
     assert int(histogram(kernels, same, scores, some_key(scores) >> 45 << 45, 45, 8, step).sum()) > 0
+
+
+def test_histogram_visits_tiles_by_their_numbers(kernels, make, same):
+    scores, (race, _, *rest) = make([5000, 9000]), PLAIN
+    ids = torch.tensor([3, 8, 9, 16])
+    args = scores, [], reference.GIVEN, race, ids, *rest, LOWEST, 52, 12, 8
+    expected = reference.key_histogram(*args)
+    same(kernels.key_histogram(*args), expected)
+    assert int(expected[0].sum()) == 4096 + 14000 - 3 * 4096
 
 
 def test_histogram_of_ties(kernels, same):
@@ -71,7 +82,9 @@ def mark(kernels, same, poison, scores, threshold, shift, quotas, output, weight
     for backend in (kernels, reference):
         out, ties = poison(scores, dtypes), torch.empty(0)
         for quota in quotas:
-            ties = backend.key_mark(scores, [], reference.GIVEN, threshold, shift, quota, output, weights, out)
+            ties = backend.key_mark(
+                scores, [], reference.GIVEN, *PLAIN, threshold, shift, 0, quota, output, weights, out
+            )
         results.append([*out, ties])
     same(*results)
     return results[1]

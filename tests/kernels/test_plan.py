@@ -25,7 +25,12 @@ def test_constants_are_those_of_the_reference(vector):
     elements = importlib.import_module("sparseprune.kernels._elements")
     assert (elements.ABS.value, elements.SQUARE.value) == (reference.ABS, reference.SQUARE)
     philox = importlib.import_module("sparseprune.kernels._philox")
-    assert (philox.NODE.value, philox.DRAW.value) == (reference.NODE, reference.DRAW)
+    for name in ("NODE", "DRAW", "POISSON", "PRIORITY", "BERNOULLI", "SUCCESSIVE"):
+        assert getattr(philox, name).value == getattr(reference, name)
+    race = importlib.import_module("sparseprune.kernels._race")
+    for name in ("PLAIN", "PRIORITY_RACE", "SUCCESSIVE_RACE"):
+        assert getattr(race, name).value == getattr(reference, name)
+    assert importlib.import_module("sparseprune.kernels.mass_histogram").BINS.value == reference.BINS
 
 
 @settings(max_examples=200, deadline=None)

@@ -12,9 +12,12 @@ DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 TRANSFORMS = {"given": reference.GIVEN, "abs": reference.ABS, "square": reference.SQUARE}
 
 
-def check(kernels, same, scores, factors=(), transform=reference.GIVEN):
-    got = kernels.score_tiles(list(scores), list(factors), transform)
-    expected = reference.score_tiles(list(scores), list(factors), transform)
+OWN = torch.empty(0, dtype=torch.int32)
+
+
+def check(kernels, same, scores, factors=(), transform=reference.GIVEN, exponents=OWN):
+    got = kernels.score_tiles(list(scores), list(factors), transform, exponents)
+    expected = reference.score_tiles(list(scores), list(factors), transform, exponents)
     same(got, expected)
     return expected
 
@@ -34,7 +37,7 @@ def test_dtypes_and_transforms(kernels, make, same, dtype, transform):
 def test_factors(kernels, make, same, dtype, transform):
     scores = make([6 * 1000, 7 * 300, 2 * 4096], signed=transform == "abs")
     factors = make([1000, 2100, 1], (dtype,), spread=1.0, signed=transform == "abs", seed=1)
-    _, masses, bad = check(kernels, same, scores, factors, TRANSFORMS[transform])
+    _, masses, _, bad = check(kernels, same, scores, factors, TRANSFORMS[transform])
     assert int(bad) < 0
     assert bool(masses.any())
 
@@ -42,17 +45,38 @@ def test_factors(kernels, make, same, dtype, transform):
 def test_the_whole_range_of_fp64(kernels, same):
     exponents = torch.linspace(-1074, 1023, 3 * 4096, dtype=torch.float64).round()
     scores = torch.ldexp(torch.full_like(exponents, 1.0), exponents)
-    found, masses, _ = check(kernels, same, [scores])
+    found, masses, positives, _ = check(kernels, same, [scores])
     assert int(found.min()) < -300
     assert int(found.max()) == 1024
     assert bool((masses > 0).all())
+    assert positives.tolist() == [4096] * 3
 
 
 def test_subnormals(kernels, same):
     scores = [torch.full((10,), 5e-324, dtype=torch.float64), torch.zeros(5000), torch.full((4096,), 1e-45)]
-    found, _, _ = check(kernels, same, scores)
+    found, *_ = check(kernels, same, scores)
     assert int(found[0]) == -1073
     check(kernels, same, [torch.arange(3, dtype=torch.int16).view(torch.float16), torch.full((3,), 1e-40).bfloat16()])
+
+
+def test_given_exponents(kernels, make, same):
+    scores = make([5000, 3000, 4096, 100])
+    own, masses, positives, _ = reference.score_tiles(scores, [], reference.GIVEN, OWN)
+    given = own + torch.tensor([0, 1, 40], dtype=torch.int32)
+    kept = given.clone()
+    found, less, same_positives, _ = check(kernels, same, scores, exponents=given)
+    assert torch.equal(given, kept)
+    assert found.data_ptr() != given.data_ptr()
+    assert int(less[0]) == int(masses[0])
+    assert int(less[1]) < int(masses[1])
+    assert torch.equal(same_positives, positives)
+    assert int(less[2]) == int(positives[2])  # every score is raised to 1
+    check(
+        kernels,
+        same,
+        [torch.full((10,), 5e-324, dtype=torch.float64)],
+        exponents=torch.tensor([1024], dtype=torch.int32),
+    )
 
 
 def test_zero_tiles(kernels, same):
@@ -66,7 +90,7 @@ def test_the_first_bad_score(kernels, same, value, place):
     flat = torch.rand(14000, dtype=torch.float64)
     flat[place] = value
     flat[13500] = math.nan
-    _, _, bad = check(kernels, same, list(flat.split([8995, 5005])))
+    *_, bad = check(kernels, same, list(flat.split([8995, 5005])))
     assert int(bad) == place
 
 
@@ -74,5 +98,5 @@ def test_the_first_bad_score(kernels, same, value, place):
 def test_a_square_that_overflows_is_bad(kernels, same):
     scores = torch.ones(5000, dtype=torch.float64)
     scores[4500] = 1e200
-    _, _, bad = check(kernels, same, [scores], transform=reference.SQUARE)
+    *_, bad = check(kernels, same, [scores], transform=reference.SQUARE)
     assert int(bad) == 4500

@@ -8,12 +8,27 @@ from sparseprune.ops import reference
 pytestmark = pytest.mark.interpreter
 
 
+ALL = torch.empty(0, dtype=torch.bool)
+
+
 def check(kernels, aligned, draws, seed=0, stream=0):
     aligned = torch.tensor(aligned, dtype=torch.int64)
-    got = kernels.split_draws(aligned, draws, seed, stream)
+    got = kernels.split_draws(aligned, ALL, draws, seed, stream)
     assert got.dtype == torch.int64
     assert int(got.sum()) == draws
-    assert torch.equal(got, reference.split_draws(aligned, draws, seed, stream))
+    assert torch.equal(got, reference.split_draws(aligned, ALL, draws, seed, stream))
+    return got
+
+
+@pytest.mark.parametrize("wanted", [[0], [4], [1, 2], [0, 3, 4], []])
+def test_only_wanted_tiles(kernels, wanted):
+    aligned = [3 << 55, 1 << 55, 0, 5 << 55, 7 << 50]
+    whole = check(kernels, aligned, 400, seed=3)
+    flags = torch.zeros(5, dtype=torch.bool)
+    flags[wanted] = True
+    got = kernels.split_draws(torch.tensor(aligned), flags, 400, 3, 0)
+    assert torch.equal(got, torch.where(flags, whole, 0))
+    assert torch.equal(got, reference.split_draws(torch.tensor(aligned), flags, 400, 3, 0))
 
 
 @pytest.mark.parametrize("tiles", [1, 2, 3, 5])

@@ -1,8 +1,4 @@
-"""The laws of the samplers, by statistics with fixed seeds, and planted faults that the same tests must reject.
-
-Every statistical test compares a p-value with LEVEL: fewer than 100 of them, so that one run in a million would fail by
-chance if the seeds were not fixed.
-"""
+"""The law of multinomial sketches, by statistics, and planted faults that the same tests must reject."""
 
 from __future__ import annotations
 
@@ -15,54 +11,23 @@ import pytest
 import torch
 from torch import Tensor
 
-from sparseprune import ops, sampling
+from sparseprune import sampling
 from sparseprune.ops import reference
-from sparseprune.ops.sketch import align
 
-LEVEL = 1e-8
-TILE = reference.TILE
-large = pytest.mark.skipif(ops.extension_error() is not None, reason="slow without the compiled extension")
-
-
-# ---------------------------------------------------------------- tests of hypotheses
-def chi_square(count: Tensor, expected: Tensor) -> float:
-    """p-value of Pearson's statistic; cells are merged in order until each expects at least 10."""
-    cells: list[list[float]] = [[0.0, 0.0]]
-    for c, e in zip(count.double().tolist(), expected.double().tolist(), strict=True):
-        cells[-1] = [cells[-1][0] + c, cells[-1][1] + e]
-        if cells[-1][1] >= 10:
-            cells.append([0.0, 0.0])
-    rest = cells.pop()
-    cells[-1] = [cells[-1][0] + rest[0], cells[-1][1] + rest[1]]
-    statistic = sum((c - e) ** 2 / e for c, e in cells)
-    half = torch.tensor([(len(cells) - 1) / 2, statistic / 2], dtype=torch.float64)
-    return float(torch.special.gammaincc(half[0], half[1]))
-
-
-def two_sided(z: float) -> float:
-    return math.erfc(abs(z) / math.sqrt(2))
-
-
-def groups_of_like_score(scores: Tensor, groups: int) -> list[Tensor]:
-    return list(scores.argsort().tensor_split(groups))
-
-
-def log_normal(size: int, sigma: float = 2.0) -> Tensor:
-    return torch.exp(sigma * torch.randn(size, generator=torch.Generator().manual_seed(5)))
-
-
-def tile_law(scores: list[Tensor], transform: int, factors: list[Tensor]) -> tuple[Tensor, Tensor]:
-    """The quantised law itself: A_b (int64 [T]) and p~ (fp64 [T, TILE])."""
-    exponents, masses, _, _ = reference.score_tiles(scores, factors, transform, torch.empty(0))
-    aligned = align(exponents, masses)
-    blocks = reference.tile_blocks(scores, factors, transform)
-    q = torch.cat([reference.quantize(v, exponents[first : first + len(v)]) for first, v in blocks])
-    share = aligned.double() / aligned.sum().double() / masses.clamp(min=1).double()
-    return aligned, (q.double() * share.unsqueeze(1)).view(-1, TILE)
-
-
-def law(scores: Tensor) -> Tensor:
-    return tile_law([scores], reference.GIVEN, [])[1].view(-1)[: scores.numel()]
+from .significance import (
+    LEVEL,
+    TILE,
+    bias_of,
+    binomial_pmf,
+    chi_square,
+    group_sums,
+    groups_of_like_score,
+    large,
+    law,
+    log_normal,
+    tile_law,
+    two_sided,
+)
 
 
 def counts_of(scores: Tensor | list[Tensor], draws: int, seed: int, stream: int = 0) -> Tensor:
@@ -71,12 +36,6 @@ def counts_of(scores: Tensor | list[Tensor], draws: int, seed: int, stream: int 
 
 
 # ---------------------------------------------------------------- binomials and the tree
-def binomial_pmf(n: int, p: float) -> Tensor:
-    k = torch.arange(n + 1, dtype=torch.float64)
-    choose = math.lgamma(n + 1) - torch.lgamma(k + 1) - torch.lgamma(n - k + 1)
-    return torch.exp(choose + k * math.log(p) + (n - k) * math.log1p(-p))
-
-
 @pytest.mark.parametrize(
     ("n", "part", "whole"),
     [(1, 1, 3), (10, 3, 7), (40, 1, 2), (130, 2**59 + 12345, 2**60 + 1), (300, 1, 100), (257, 2**43 - 2**38, 2**43)],
@@ -170,30 +129,15 @@ def test_draws_of_different_seeds_streams_and_tiles_are_independent() -> None:
 
 
 # ---------------------------------------------------------------- unbiasedness
-def bias_of(draw_m: Callable[[int], Tensor], scores: Tensor, groups: int, repeats: int) -> float:
-    """Least p-value, over groups of like score, of "m has mean 1", by the spread of the group means over repeats."""
-    members = groups_of_like_score(scores, groups)
-    means = torch.stack(
-        [torch.stack([m[g].double().mean() for g in members]) for m in (draw_m(i) for i in range(repeats))]
-    )
-    error = means.std(dim=0).clamp(min=1e-12) / math.sqrt(repeats)
-    return min(two_sided(z) for z in ((means.mean(dim=0) - 1) / error).tolist())
-
-
 def test_multinomial_is_unbiased_with_its_exact_variance() -> None:
-    """z-scores of group sums of m over log-normal(2) scores; Var sum_g m = (sum_g 1/p~ - |g|^2) / s."""
+    """Group sums of m over log-normal(2) scores; Var sum_g m = (sum_g 1/p~ - |g|^2) / s."""
     scores, draws, repeats = log_normal(30_000), 3000, 200
     p = law(scores)
-    total = sum(sampling.multinomial(scores, draws, seed=21, stream=i).double() for i in range(repeats))
-    for g in groups_of_like_score(scores, 10)[4:]:  # the lower ones expect too few draws for a normal law
-        assert draws * repeats * float(p[g].sum()) > 300
-        variance = (float((1 / p[g]).sum()) - len(g) ** 2) / draws * repeats
-        assert two_sided(float(total[g].sum() - len(g) * repeats) / math.sqrt(variance)) > LEVEL
-
-
-def test_priority_is_unbiased() -> None:
-    scores = log_normal(20_000)
-    assert bias_of(lambda i: sampling.priority(scores, 2000, seed=31, stream=i), scores, 12, 100) > LEVEL
+    members = groups_of_like_score(scores, 10)[4:]  # the lower ones expect too few draws for a normal law
+    assert min(draws * repeats * float(p[g].sum()) for g in members) > 300
+    variances = [(float((1 / p[g]).sum()) - len(g) ** 2) / draws for g in members]
+    draw: Callable[[int], Tensor] = lambda i: sampling.multinomial(scores, draws, seed=21, stream=i)  # noqa: E731
+    assert group_sums(draw, members, variances, repeats) > LEVEL
 
 
 def uniform_draws(size: int, draws: int, cumulative: np.ndarray, seed: int) -> Tensor:
@@ -207,64 +151,6 @@ def test_control_top_k_of_p_is_rejected() -> None:
     p = scores / scores.sum()
     keep = sampling.top_k(scores, 2000)
     assert bias_of(lambda i: keep / (2000 * p), scores, 12, 100) < LEVEL
-
-
-def test_control_gumbel_top_k_with_multinomial_weights_is_rejected() -> None:
-    """Exactly k by successive draws, m = 1/(k p): the heavy scores come out too small."""
-    scores = log_normal(20_000)
-    p = scores / scores.sum()
-    gumbel: Callable[[int], Tensor] = lambda i: (  # noqa: E731
-        sampling.without_replacement(scores, 2000, seed=31, stream=i) / (2000 * p)
-    )
-    assert bias_of(gumbel, scores, 12, 100) < LEVEL
-
-
-# ---------------------------------------------------------------- races
-def test_successive_draws_have_the_law_of_drawing_one_by_one() -> None:
-    """All 24 orders of 4 scores against prod p_i / (what is left): 40,000 races of four, side by side in one vector."""
-    weights, races_run = [0.5, 1.0, 2.0, 4.5], 40_000
-    v = torch.tensor(weights, dtype=torch.float64).repeat(races_run)
-    v = torch.nn.functional.pad(v, (0, -len(v) % TILE)).view(-1, TILE)
-    keys = reference.race_values(v, reference.SUCCESSIVE_RACE, torch.arange(len(v)), 0, 5, 0)[1]
-    order = keys.view(-1)[: 4 * races_run].view(-1, 4).argsort(dim=1, descending=True)
-    code = (order * torch.tensor([64, 16, 4, 1])).sum(dim=1)
-    count, expected = [], []
-    for permutation in itertools.permutations(range(4)):
-        left, probability = sum(weights), 1.0
-        for i in permutation:
-            probability *= weights[i] / left
-            left -= weights[i]
-        count.append(int((code == sum(i << (6 - 2 * j) for j, i in enumerate(permutation))).sum()))
-        expected.append(races_run * probability)
-    assert sum(count) == races_run
-    assert chi_square(torch.tensor(count), torch.tensor(expected)) > LEVEL
-    p = sorted(expected)
-    assert chi_square(torch.tensor(count), torch.tensor(p)) < LEVEL  # another law over the same 24 orders
-
-
-@pytest.mark.parametrize("k", [1, 2, 3, 4])
-def test_kept_sets_against_exact_enumeration(k: int) -> None:
-    weights = torch.tensor([0.5, 1.0, 2.0, 4.5])
-    probability = dict.fromkeys(itertools.combinations(range(4), k), 0.0)
-    for permutation in itertools.permutations(range(4), k):
-        left, p = 8.0, 1.0
-        for i in permutation:
-            p *= float(weights[i]) / left
-            left -= float(weights[i])
-        probability[tuple(sorted(permutation))] += p
-    seen = dict.fromkeys(probability, 0)
-    for stream in range(600):
-        kept = sampling.without_replacement(weights, k, seed=9, stream=stream, output="indices")
-        seen[tuple(kept.tolist())] += 1
-    expected = torch.tensor(list(probability.values())) * 600
-    assert k == 4 or chi_square(torch.tensor(list(seen.values())), expected) > LEVEL
-    assert sum(seen.values()) == 600
-
-
-def test_priority_of_like_scores_keeps_them_alike() -> None:
-    keep = sum(sampling.priority(torch.ones(5000), 500, seed=2, stream=i, output="bool").double() for i in range(100))
-    variance = 100 * 0.1 * 0.9
-    assert two_sided(float(((keep - 10) ** 2).mean() / variance - 1) * math.sqrt(5000 / 2)) > LEVEL
 
 
 # ---------------------------------------------------------------- sizes at which other samplers break

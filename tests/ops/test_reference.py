@@ -1,4 +1,4 @@
-"""The reference against the law in Python integers and fractions: a second derivation that shares no code with it."""
+"""The reference against the law in Python integers and fractions: numbers, tiles, binomials and whole sketches."""
 
 from __future__ import annotations
 
@@ -13,96 +13,7 @@ import torch
 from sparseprune.ops import Vector, reference, sketch_multinomial
 from sparseprune.ops.sketch import align
 
-TILE, WORD = 4096, 1 << 32
-
-
-# ---------------------------------------------------------------- the law, in Python integers
-def philox(counter: list[int], key: list[int]) -> list[int]:
-    """Philox4x32-10 as published: two 32 x 32 products a round, key bumped by the Weyl constants between rounds."""
-    (a, b, c, d), (k, l) = counter, key  # noqa: E741
-    for _ in range(10):
-        x, y = a * 0xD2511F53, c * 0xCD9E8D57
-        a, b, c, d = y // WORD ^ b ^ k, y % WORD, x // WORD ^ d ^ l, x % WORD
-        k, l = (k + 0x9E3779B9) % WORD, (l + 0xBB67AE85) % WORD  # noqa: E741
-    return [a, b, c, d]
-
-
-def words(c0: int, c1: int, purpose: int, attempt: int, seed: int, stream: int) -> list[int]:
-    return philox([c0, c1, stream, purpose + 256 * attempt], [seed % WORD, seed // WORD % WORD])
-
-
-def random_number(x: int, y: int, purpose: int, attempt: int, seed: int, stream: int) -> int:
-    low, high = words(x // 2, y, purpose, attempt, seed, stream)[2 * (x % 2) :][:2]
-    return low + WORD * high
-
-
-def binomial(node: int, n: int, part: int, whole: int, seed: int, stream: int) -> int:
-    if part == whole:
-        return n
-    result = 0
-    for h in range(-(-n // 16384)):
-        left, a, plane = min(16384, n - 16384 * h), part, 0
-        while left > 0 and a > 0:
-            a, bit = (2 * a) % whole, 2 * a >= whole
-            calls = [words(128 * h + i, node, 1, plane, seed, stream) for i in range(-(-left // 128))]
-            stream_of_bits = sum(word << (32 * i) for i, word in enumerate(w for call in calls for w in call))
-            ones = (stream_of_bits & ((1 << left) - 1)).bit_count()
-            result, left = (result + ones, left - ones) if bit else (result, ones)
-            plane += 1
-    return result
-
-
-def quantized(v: list[float]) -> tuple[int, list[int]]:
-    e = math.frexp(max(v))[1]
-    return e, [max(1, math.floor(Fraction(x) * Fraction(2) ** (31 - e))) if x > 0 else 0 for x in v]
-
-
-def aligned(table: list[tuple[int, int]]) -> list[int]:
-    """A_b from (e_b, M_b), by exact fractions."""
-    top = max(e + m.bit_length() for e, m in table if m)
-    h = len(table) + sum(math.floor(m * Fraction(2) ** (32 - top + e)) for e, m in table if m)
-    shift = 92 - h.bit_length() - top
-    return [max(1, math.floor(m * Fraction(2) ** (shift + e))) if m else 0 for e, m in table]
-
-
-def split(masses: list[int], draws: int, seed: int, stream: int) -> list[int]:
-    leaves = 1 << (len(masses) - 1).bit_length()
-    heap = [0] * leaves + masses + [0] * (leaves - len(masses))
-    for i in range(leaves - 1, 0, -1):
-        heap[i] = heap[2 * i] + heap[2 * i + 1]
-    count = [0, draws] + [0] * (2 * leaves - 2)
-    for i in range(1, leaves):
-        count[2 * i] = binomial(i, count[i], heap[2 * i], heap[i], seed, stream) if count[i] else 0
-        count[2 * i + 1] = count[i] - count[2 * i]
-    return count[leaves : leaves + len(masses)]
-
-
-def sketch(v: list[float], draws: int, seed: int, stream: int) -> tuple[list[int], list[float]]:
-    """Counts and m = fp64 count / (s p~) of the whole vector, draw by draw."""
-    tiles = [quantized(v[i : i + TILE]) for i in range(0, len(v), TILE)]
-    masses = [sum(q) for _, q in tiles]
-    a = aligned([(e, mass) for (e, _), mass in zip(tiles, masses, strict=True)])
-    counts, m = [], []
-    for b, n in enumerate(split(a, draws, seed, stream)):
-        q, mass, tile = tiles[b][1], masses[b], [0] * len(tiles[b][1])
-        for j in range(n):
-            attempt = 0
-            while (u := random_number(j, b, 2, attempt, seed, stream)) * mass % 2**64 < 2**64 % mass:
-                attempt += 1
-            r = u * mass >> 64
-            element = 0
-            while r >= q[element]:
-                r -= q[element]
-                element += 1
-            tile[element] += 1
-        counts += tile
-        if mass:
-            scale = float(sum(a)) / float(a[b]) * float(mass) / float(draws)
-            m += [float(c) * scale / float(x) if c else 0.0 for c, x in zip(tile, q, strict=True)]
-        else:
-            m += [0.0] * len(tile)
-    return counts, m
-
+from .integers import TILE, WORD, aligned, binomial, multinomial, philox, quantized, random_number, wide_tile
 
 # ---------------------------------------------------------------- known answers
 # Random123's kat_vectors for philox 4x32 with 10 rounds: counter, key, output.
@@ -148,10 +59,6 @@ def test_popcount_mulhi_and_unsigned_order_are_exact() -> None:
 
 
 # ---------------------------------------------------------------- tiles
-def wide_tile(draw: random.Random, spread: int, size: int = TILE) -> list[float]:
-    return [draw.choice([0.0, 1.0, 1.0]) * math.ldexp(draw.random(), draw.randrange(-spread, 1)) for _ in range(size)]
-
-
 @pytest.mark.parametrize(
     "top", [1.0, 0.5, math.nextafter(1.0, 0.0), 3.0e38, 1.4e-45, 1.7e308, 5e-324, 2.3e-308], ids=str
 )
@@ -244,7 +151,7 @@ def test_sketch_equals_the_law_draw_by_draw(size: int, draws: int, seed: int) ->
     v[0] = 1.0
     if size > 2 * TILE:
         v[TILE : 2 * TILE] = [0.0] * TILE  # an empty tile between others
-    counts, m = sketch(v, draws, seed, 6)
+    counts, m = multinomial(v, draws, seed, 6)
     score = torch.tensor(v, dtype=torch.float64)
     found = [torch.empty(size, dtype=torch.int32), torch.empty(size, dtype=torch.float64)]
     for output, out in zip((reference.COUNTS, reference.M), found, strict=True):
