@@ -132,14 +132,14 @@ def agree(name: str, arguments: tuple[Any, ...], out: list[Tensor]) -> None:
 def test_score_tiles(rng, sizes, given, wrong) -> None:
     for _ in range(3):
         source = any_source(rng, sizes)
-        exponents = NO_EXPONENTS
-        if given:
-            more = torch.randint(0, (1, 3, 900)[integer(rng, 0, 3)], (-(-sum(sizes) // 4096),), generator=rng)
-            exponents = (reference.score_tiles(*source, exponents)[0] + more).clamp(max=1024).to(torch.int32)
         if wrong:
             for score in source[0]:
                 for bad in (torch.nan, -torch.nan, torch.inf, -torch.inf, -1.0):
                     score[chance(rng, len(score), 0.001)] = bad
+        exponents = NO_EXPONENTS
+        if given:
+            more = torch.randint(0, (1, 3, 900)[integer(rng, 0, 3)], (-(-sum(sizes) // 4096),), generator=rng)
+            exponents = (reference.score_tiles(*source, exponents)[0] + more).clamp(max=1024).to(torch.int32)
         found, expected = OPS.score_tiles(*source, exponents), reference.score_tiles(*source, exponents)
         assert all(same_bytes(a, b) for a, b in zip(found, expected, strict=True))
         assert found[0].data_ptr() != exponents.data_ptr()
@@ -147,7 +147,7 @@ def test_score_tiles(rng, sizes, given, wrong) -> None:
 
 @pytest.mark.parametrize("wrong", [float("nan"), float("inf"), -1e-45, -1.0, -float("inf"), -float("nan")])
 def test_score_tiles_names_the_first_bad_element(rng, wrong) -> None:
-    scores = vector(rng, [5000, 7, 9000], signed=False)
+    scores = vector(rng, [5000, 7, 9000], False, FLOATS[:3])
     places = [integer(rng, 0, 14_007) for _ in range(3)]
     flat = torch.cat([s.double() for s in scores])
     flat[places] = wrong
