@@ -13,13 +13,11 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from .reference import PLAIN
 from .vector import Absent, Vector
 
 LOWEST = -(1 << 63)
-LOWEST_KEY = LOWEST + (1 << 52) - 1  # of minus infinity
 FIRST, NEXT = 12, 14  # bits of the histograms: of everything, inside a bin
 STEP, ENOUGH = 16, 1024  # the sample: every STEP-th tile, where there are at least ENOUGH tiles
 DEVIATIONS = (2.5, 12.0)  # half widths of the window; neighbours are alike in nets, so a tile tells less than its size
@@ -35,7 +33,7 @@ class Race(NamedTuple):
 
     @property
     def absent(self) -> Absent:
-        """What stands for elements of other ranks: never selected before an element."""
+        """What stands for elements of other ranks: keys below all that can be selected."""
         return "lowest" if self.kind == PLAIN else "zero"
 
 
@@ -84,34 +82,23 @@ def counter(vector: Vector, race: Race) -> Callable[[int, int, int, int], Histog
     """The histograms (low, shift, bits, step) of a vector; they raise BadScore."""
 
     def count(low: int, shift: int, bits: int, step: int) -> Histogram:
-        sizes = (1 << bits) + 2, (1 << bits) if race.kind else 0
-        total = [torch.zeros(size, dtype=torch.int64, device=vector.device) for size in sizes]
+        total = None
         for part in vector.parts(race.absent, once=True):
-            found = torch.ops.sparseprune.key_histogram(
+            bins, sums = torch.ops.sparseprune.key_histogram(
                 *part.source, race.kind, part.ids, *race[1:], low, shift, bits, step
             )
-            for t, f in zip(total, found, strict=True):
-                t += f
-            if part.fillers.numel():
-                fillers = int(part.fillers[part.ids % step == 0].sum())
-                without(fillers, LOWEST_KEY if race.kind == PLAIN else 0, low, shift, *total)
+            if race.kind == PLAIN and part.fillers.numel():  # minus infinity, below every key
+                bins[-1] -= part.fillers[part.ids % step == 0].sum()
+            total = (bins, sums) if total is None else (total[0].add_(bins), total[1].add_(sums))
+        if total is None:  # a rank without elements
+            sizes = (1 << bits) + 2, (1 << bits) if race.kind else 0
+            total = tuple(torch.zeros(size, dtype=torch.int64, device=vector.device) for size in sizes)
         bins, sums = (vector.sum(t).cpu().numpy() for t in total)
         if bins[-1]:
             vector.raise_bad(signed=race.kind == PLAIN)
         return Histogram(low, shift, bins[:-2], int(bins[-2]), sums)
 
     return count
-
-
-def without(number: int, key: int, low: int, shift: int, bins: Tensor, sums: Tensor) -> None:
-    """Take so many equal keys (not finite, where they are the lowest) out of a histogram and its sums."""
-    if key == LOWEST_KEY:
-        bins[-1] -= number
-    place = (key - low) >> shift
-    if place >= 0:
-        bins[min(place, len(bins) - 2)] -= number
-        if place < len(sums):
-            sums[place] -= wrapped(number * (key - low))
 
 
 def refine(count: Count, found: Bin | None, rank: int, end: int, enough: Enough) -> Bin:
