@@ -34,10 +34,10 @@ class Race {
 
   // What runs for score v. The others take scores.
   const Rescale& rescale() const { return rescale_; }
-  // The keys of a tile, and of one score.
+  // The keys of a tile, and of one score: bits of non-negative numbers, which sort like these.
   template <class V>
-  void keys(const V* v, uint32_t tile, double* key) const;
-  double key(double v, uint32_t tile, int lane) const;
+  void keys(const V* v, uint32_t tile, int64_t* key) const;
+  int64_t key(double v, uint32_t tile, int lane) const;
 
   // Compares all keys with the window [low, high) by bounds of the times; returns how many are NEAR: all of them, with
   // nothing written, where the window is not fit for it (low not positive, or too wide).
