@@ -57,10 +57,6 @@ int64_t mark_first(const V* v, int n, V low, V high, int64_t quota, uint8_t* kee
   return ties;
 }
 
-CLONES void keep_above(const uint8_t* side, uint8_t* keep) {
-  for (int i = 0; i < TILE; ++i) keep[i] = side[i] == Sides::ABOVE;
-}
-
 class Marker {
  public:
   Marker(const Vector& vector, Window cut, int64_t tau, Output output)
@@ -96,7 +92,7 @@ class Marker {
  private:
   template <class V>
   int64_t finish_near(int64_t quota, const Race& race, uint32_t number, Field<V>& t) const {
-    keep_above(t.sides.side, t.kept.keep);
+    t.sides.keep_above(t.kept.keep);
     int64_t ties = 0;
     t.sides.for_each_near([&](int i) {
       const int64_t key = race.key(t.v[i], number, i);

@@ -125,6 +125,10 @@ CLONES Tally glance_successive(const float* v, const Rescale& rescale, const uin
   return compare<false>(v, rescale, bits, view, side);
 }
 
+CLONES void copy_above(const uint8_t* side, uint8_t* keep) {
+  for (int i = 0; i < TILE; ++i) keep[i] = side[i] == Sides::ABOVE;
+}
+
 }  // namespace
 
 Race::Race(int64_t kind, int64_t exponent, int64_t seed, int64_t stream)
@@ -133,7 +137,9 @@ Race::Race(int64_t kind, int64_t exponent, int64_t seed, int64_t stream)
       rescales_(exponent != 0),
       seed_(static_cast<uint64_t>(seed)),
       stream_(static_cast<uint32_t>(stream)),
-      purpose_(kind == PRIORITY_RACE ? PRIORITY : SUCCESSIVE) {}
+      purpose_(kind == PRIORITY_RACE ? PRIORITY : kind == SUCCESSIVE_RACE ? SUCCESSIVE : BERNOULLI) {}
+
+void Sides::keep_above(uint8_t* keep) const { copy_above(side, keep); }
 
 template <class V>
 void Race::keys(const V* v, uint32_t tile, int64_t* key) const {
@@ -168,8 +174,8 @@ int Race::glance(const V* v, uint32_t tile, double low, double high, Sides& side
   int near = sides.above = 0;
   for (int g = 0; g < TILE; g += BATCH) {
     random_batch(g, tile, purpose_, seed_, stream_, bits);
-    const Tally tally = kind_ == PRIORITY_RACE ? glance_priority(v + g, rescale_, bits, view, sides.side + g)
-                                               : glance_successive(v + g, rescale_, bits, view, sides.side + g);
+    const Tally tally = kind_ == SUCCESSIVE_RACE ? glance_successive(v + g, rescale_, bits, view, sides.side + g)
+                                                 : glance_priority(v + g, rescale_, bits, view, sides.side + g);
     near += sides.near[g / BATCH] = tally.near;
     sides.above += tally.above;
   }
