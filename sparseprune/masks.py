@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from .files import write_whole
+from .shards import full, local, nonzero
 
 _FORMAT = "sparseprune.masks.v1"
 _FLOATS = {
@@ -25,6 +26,9 @@ _FLOATS = {
 
 class Masks(Mapping[str, Tensor]):
     """Map parameter names to masks: bool, or float m = count/(s p) for rescaled sketches; non-zero = kept.
+
+    Masks of a model that is spread over ranks are DTensors, placed like its parameters. What looks at all of such a
+    mask (`==`, `kept`, `density`, `collapsed`, `report`, `save`, `full`) must be called by all ranks.
 
     Args:
         masks: parameter name -> tensor of the parameter's shape, bool or floating and finite.
@@ -45,7 +49,7 @@ class Masks(Mapping[str, Tensor]):
                 raise ValueError(f"Masks: mask of {name!r} must be a tensor, got {type(mask).__name__}")
             if mask.dtype is not torch.bool and mask.dtype not in _FLOATS.values():
                 raise ValueError(f"Masks: mask of {name!r} must be bool or floating, got {mask.dtype}")
-            if mask.is_floating_point() and not mask.isfinite().all():
+            if mask.is_floating_point() and not local(mask).isfinite().all():
                 raise ValueError(f"Masks: mask of {name!r} must be finite, got NaN or infinity")
         self._masks = dict(masks)
         self.seed = seed
@@ -65,7 +69,7 @@ class Masks(Mapping[str, Tensor]):
         if not isinstance(other, Masks):
             return NotImplemented
         return self.keys() == other.keys() and all(
-            mask.dtype == other[name].dtype and torch.equal(mask.cpu(), other[name].cpu())
+            mask.dtype == other[name].dtype and torch.equal(full(mask).cpu(), full(other[name]).cpu())
             for name, mask in self.items()
         )
 
@@ -75,7 +79,7 @@ class Masks(Mapping[str, Tensor]):
     @property
     def kept(self) -> int:
         """Number of weights kept."""
-        return sum(int(mask.count_nonzero()) for mask in self.values())
+        return sum(map(nonzero, self.values()))
 
     @property
     def total(self) -> int:
@@ -90,11 +94,18 @@ class Masks(Mapping[str, Tensor]):
     @property
     def collapsed(self) -> bool:
         """Whether some layer keeps nothing."""
-        return any(not mask.any() for mask in self.values())
+        return not all(map(nonzero, self.values()))
 
     def report(self) -> Report:
         """Return kept, density and dead inputs and outputs per layer; its str() is a table that flags collapse."""
-        return Report(tuple(_row(name, mask, self.groups.get(name, 1)) for name, mask in self.items()))
+        return Report(tuple(_row(name, full(mask), self.groups.get(name, 1)) for name, mask in self.items()))
+
+    def full(self) -> Masks:
+        """Return plain masks, whole on every rank; those that are plain already as they are.
+
+        Cost: a gather of every DTensor.
+        """
+        return Masks({name: full(mask) for name, mask in self.items()}, seed=self.seed, groups=self.groups)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the masks as safetensors: 1 bit a weight for bool masks, names, shapes, seed and hash in the metadata.
@@ -103,7 +114,7 @@ class Masks(Mapping[str, Tensor]):
         """
         from safetensors.torch import save
 
-        arrays = {name: _packed(mask) for name, mask in self.items()}
+        arrays = {name: _packed(full(mask)) for name, mask in self.items()}
         layout = {
             name: {
                 "shape": list(mask.shape),

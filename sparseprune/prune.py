@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import numbers
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -19,6 +18,8 @@ from . import inputs as inputs_
 from . import select as select_
 from .masks import Masks
 from .prunable import layers, prunable
+from .replica import is_spread, replica, unwrapped
+from .shards import bounds, full, like, nonzero
 
 SCOPES = ("global", "layer")
 SCHEDULES: dict[str, Callable[[float, float], float]] = {
@@ -53,7 +54,8 @@ def prune(
     1 - (1 - density) t/T (linear). Until t = T the hard threshold selects; `select` does at t = T.
 
     Args:
-        model: any module with nn.Linear or nn.Conv2d in it; a copy on its own device is scored.
+        model: any module with nn.Linear or nn.Conv2d in it; a copy on its own device is scored. Also one in
+            DistributedDataParallel, or spread over ranks by fully_shard (FSDP2) or tensor parallel: see below.
         density: fraction kept, in (0, 1].
         score: a name (`sparseprune.scores.names()`) or an object with a `score` method.
         select: a name (`sparseprune.select.names()`) or an object with a `select` method.
@@ -79,24 +81,34 @@ def prune(
             to prune, an empty loader, or inputs that cannot be made.
 
     Cost: T times the score's cost and a selection's (a few passes over the weights).
+
+    Distributed: all ranks call this with the same arguments, the same data included, and get the masks of one process
+    with the whole model, bit for bit. DistributedDataParallel: names are those of the module inside, masks plain. Where
+    parameters are DTensors (FSDP2, tensor parallel) masks are DTensors placed like them (`Masks.full()` gathers them),
+    each rank selects among its own weights; scores that look at one weight at a time (magnitude, random) are taken on
+    the shards, all others on a whole copy of the model on every rank, in the precision of the parameters.
     """
+    model = unwrapped("prune", model)
     found = layers(model, modules)
     names = list(found)
     scorer, selector = scores.get(score), select_.get(select)
     steps = scorer.iterations if iterations is None else iterations
     _check(model, names, density, scope, distribution, steps, schedule, seed)
-    work = copy.deepcopy(model)
-    shapes = {name: p.shape for name, p in prunable(work).items() if name in found}
+    parts = {name: p for name, p in prunable(model).items() if name in found}
+    shapes = {name: p.shape for name, p in parts.items()}
+    on_shards = is_spread(model) and getattr(scorer, "elementwise", False)
+    work = model if on_shards else replica(model)
     masks: Mapping[str, Tensor] | None = None
     with _seeded(_derived(seed, 3, 0)), _reporting(progress, steps) as report:
         batches = inputs_.source(
             work, scorer, data=data, inputs=inputs, input_shape=input_shape, seed=lambda t: _derived(seed, 2, t)
         )
         for t in range(1, steps + 1):
+            whole = masks if on_shards or masks is None else {name: full(mask) for name, mask in masks.items()}
             raw = scorer.score(
-                work, batches(t), loss=loss or F.cross_entropy, masks=masks, seed=_derived(seed, 0, t), train=train
+                work, batches(t), loss=loss or F.cross_entropy, masks=whole, seed=_derived(seed, 0, t), train=train
             )
-            ranked = _ranked(scorer.name, raw, shapes)
+            ranked = {name: like(s, parts[name]) for name, s in _ranked(scorer.name, raw, shapes).items()}
             if t == steps:  # before that the hard threshold looks, in the pass it makes anyway
                 _check_finite(scorer.name, ranked)
             kept = _counts(
@@ -110,7 +122,7 @@ def prune(
                     raise
             else:
                 masks = selector.select(ranked, kept, seed=_derived(seed, 1, t))
-            del raw, ranked  # half of the peak memory, while the next scores are made
+            del raw, ranked, whole  # half of the peak memory, while the next scores are made
             report(t)
     assert masks is not None  # steps >= 1
     groups = {name: getattr(owners[0], "groups", 1) for name, owners in found.items()}
@@ -122,9 +134,9 @@ def _threshold(
 ) -> dict[str, Tensor]:
     """Select by rank; a pruned weight of score zero must not pass one that is still there (ties, or signed scores)."""
     chosen = select_.Threshold().select(scores, kept)
-    if masks is None or all(torch.equal(chosen[name] & masks[name], chosen[name]) for name in chosen):
+    if masks is None or not any(nonzero(chosen[name] > masks[name]) for name in chosen):
         return chosen
-    floor = 2 * min(float(s.min()) for s in scores.values()) - 1
+    floor = 2 * min(bounds(s)[0] for s in scores.values()) - 1
     last = {name: s.masked_fill((s == 0) & ~masks[name], floor) for name, s in scores.items()}
     return select_.Threshold().select(last, kept)
 
@@ -175,7 +187,7 @@ def _check(
     for name, p in parameters.items():
         if nn.parameter.is_lazy(p) or p.is_meta:
             raise ValueError(f"prune: model must be initialized, got {name!r} without values (lazy or on device meta)")
-        if not p.isfinite().all():
+        if p.numel() and not all(map(math.isfinite, bounds(p.detach()))):
             raise ValueError(f"prune: weights must be finite, got NaN or infinity in {name!r}")
     total = sum(parameters[name].numel() for name in names)
     if round(density * total) < 1:
@@ -198,7 +210,7 @@ def _ranked(score: str, raw: Mapping[str, Tensor], shapes: densities.Shapes) -> 
 
 def _check_finite(score: str, ranked: Mapping[str, Tensor]) -> None:
     for name, values in ranked.items():
-        low, high = (float(x) for x in values.aminmax())  # NaN passes into both
+        low, high = bounds(values)
         if not (math.isfinite(low) and math.isfinite(high)):
             raise ValueError(f"prune: scores must be finite, got {low} ... {high} from {score!r} in {name!r}")
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from . import sampling
+from .shards import bounds, nonzero
 
 Scores = Mapping[str, Tensor]
 Kept = int | Mapping[str, int]
@@ -160,7 +161,7 @@ class WithoutReplacement:
 
         if isinstance(kept, int) and self.per_layer and 0 < kept < _nonzero(scores.values()):
             hard = Threshold().select(_zeros_last(scores), kept)
-            kept = {name: int(mask.sum()) for name, mask in hard.items()}
+            kept = {name: nonzero(mask) for name, mask in hard.items()}
         return _each(scores, kept, draw, torch.bool, "WithoutReplacement")
 
 
@@ -255,11 +256,11 @@ def _unequal(
 
 
 def _nonzero(tensors: Iterable[Tensor]) -> int:
-    return sum(int(t.count_nonzero()) for t in tensors)
+    return sum(map(nonzero, tensors))
 
 
 def _zeros_last(scores: Scores) -> Scores:
-    least = min(float(score.min()) for score in scores.values())
+    least = min(bounds(score)[0] for score in scores.values())
     return scores if least >= 0 else {n: s.masked_fill(s == 0, 2 * least) for n, s in scores.items()}
 
 

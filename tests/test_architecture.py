@@ -11,7 +11,8 @@ FILES = sorted([*(ROOT / "sparseprune").rglob("*.py"), *(ROOT / "kernels").rglob
 # From the ground up: a part may import itself and what stands before it.
 LAYERS = [
     {"ops", "kernels", "files"},
-    {"sampling", "nn", "prunable"},
+    {"shards"},
+    {"sampling", "nn", "prunable", "replica"},
     {"masks", "densities", "inputs", "scores", "select", "prune"},
     {"models", "data", "training"},
     {"results", "doctor"},

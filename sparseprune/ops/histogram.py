@@ -6,13 +6,12 @@ from the least score up.
 
 from __future__ import annotations
 
-import functools
 import struct
 
 import numpy as np
 import torch
-from torch import Tensor
 
+from .reference import BINS
 from .vector import NoPositiveScore, Vector
 
 
@@ -22,9 +21,13 @@ def mass_histogram(vector: Vector) -> tuple[np.ndarray, np.ndarray, int]:
     Raises: BadScore, NoPositiveScore.
     """
     exponent = vector.exponent()
-    found = [torch.ops.sparseprune.mass_histogram(*part.source, exponent) for part in vector.parts("zero")]
-    bins, bad = (vector.sum(functools.reduce(Tensor.add_, x)).cpu().numpy() for x in zip(*found, strict=True))
-    if bad:
+    total = torch.zeros(2 * BINS + 1, dtype=torch.int64, device=vector.device)  # the last: bad scores
+    for part in vector.parts("zero", once=True):
+        bins, bad = torch.ops.sparseprune.mass_histogram(*part.source, exponent)
+        total += torch.cat([bins.view(-1), bad])
+    total = vector.sum(total).cpu().numpy()
+    bins = total[:-1].reshape(2, BINS)
+    if total[-1]:
         vector.raise_bad(signed=False)
     used = bins[0].nonzero()[0]
     if len(used) == 0:

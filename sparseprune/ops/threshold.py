@@ -13,10 +13,9 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from .reference import PLAIN
-from .vector import Vector
+from .vector import Absent, Vector
 
 LOWEST = -(1 << 63)
 FIRST, NEXT = 12, 14  # bits of the histograms: of everything, inside a bin
@@ -31,6 +30,11 @@ class Race(NamedTuple):
     exponent: int = 0
     seed: int = 0
     stream: int = 0
+
+    @property
+    def absent(self) -> Absent:
+        """What stands for elements of other ranks: keys below all that can be selected."""
+        return "lowest" if self.kind == PLAIN else "zero"
 
 
 def wrapped(number: int) -> int:
@@ -78,13 +82,18 @@ def counter(vector: Vector, race: Race) -> Callable[[int, int, int, int], Histog
     """The histograms (low, shift, bits, step) of a vector; they raise BadScore."""
 
     def count(low: int, shift: int, bits: int, step: int) -> Histogram:
-        found = [
-            torch.ops.sparseprune.key_histogram(
+        total = None
+        for part in vector.parts(race.absent, once=True):
+            bins, sums = torch.ops.sparseprune.key_histogram(
                 *part.source, race.kind, part.ids, *race[1:], low, shift, bits, step
             )
-            for part in vector.parts("lowest" if race.kind == PLAIN else "zero")
-        ]  # fmt: skip
-        bins, sums = (vector.sum(functools.reduce(Tensor.add_, x)).cpu().numpy() for x in zip(*found, strict=True))
+            if race.kind == PLAIN and part.fillers.numel():  # minus infinity, below every key
+                bins[-1] -= part.fillers[part.ids % step == 0].sum()
+            total = (bins, sums) if total is None else (total[0].add_(bins), total[1].add_(sums))
+        if total is None:  # a rank without elements
+            sizes = (1 << bits) + 2, (1 << bits) if race.kind else 0
+            total = tuple(torch.zeros(size, dtype=torch.int64, device=vector.device) for size in sizes)
+        bins, sums = (vector.sum(t).cpu().numpy() for t in total)
         if bins[-1]:
             vector.raise_bad(signed=race.kind == PLAIN)
         return Histogram(low, shift, bins[:-2], int(bins[-2]), sums)

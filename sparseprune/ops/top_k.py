@@ -21,12 +21,12 @@ def mark(vector: Vector, race: Race, cut: int, shift: int, tau: int, ties: int, 
         )
 
     found = torch.zeros(vector.tiles, dtype=torch.int64, device=vector.device)
-    for part in vector.parts("zero" if race.kind else "lowest"):
+    for part in vector.parts(race.absent):
         quota = torch.full((part.tiles,), TILE if ties else 0, dtype=torch.int64, device=vector.device)
         part.put(found, write(part, quota))
     if 0 < ties < of:  # too many were written: take back the last ties, tile by tile
-        quota = vector.quota(found, ties, write)
-        for part in vector.parts("zero" if race.kind else "lowest"):
+        quota = vector.quota(found, ties, write, race.absent)
+        for part in vector.parts(race.absent):
             write(part, part.pick(quota))
 
 

@@ -40,7 +40,10 @@ class Table(NamedTuple):
 
 @dataclass(frozen=True)
 class Part:
-    """Some tiles: tensors that raw operations read and write, and the numbers of the tiles (empty: 0, 1, ...)."""
+    """Some tiles: tensors that raw operations read and write, and the numbers of the tiles (empty: 0, 1, ...).
+
+    fillers: of each tile, how many elements only stand in for those of other ranks; empty: none.
+    """
 
     scores: list[Tensor]
     factors: list[Tensor]
@@ -48,6 +51,7 @@ class Part:
     ids: Tensor
     weights: list[Tensor]
     out: list[Tensor]
+    fillers: Tensor
 
     @property
     def source(self) -> tuple[list[Tensor], list[Tensor], int]:
@@ -90,13 +94,17 @@ class Vector:
         self.device = scores[0].device
         self.wide = any(score.dtype == torch.float64 for score in scores)
         self.narrow = not (self.wide or factors or transform == SQUARE)  # fp32 holds every transformed score exactly
-        self._part = Part(scores, factors, transform, self.empty(torch.int64), weights, out)
+        ids = fillers = self.empty(torch.int64)
+        self._part = Part(scores, factors, transform, ids, weights, out, fillers)
 
     def empty(self, dtype: torch.dtype) -> Tensor:
         return torch.empty(0, dtype=dtype, device=self.device)
 
-    def parts(self, absent: Absent = "zero") -> Iterator[Part]:
-        """Parts that together hold this process's elements; what operations write is complete after the loop."""
+    def parts(self, absent: Absent = "zero", *, once: bool = False) -> Iterator[Part]:
+        """Parts that together hold this process's elements; what operations write is complete after the loop.
+
+        once: every element on one process only, where several hold copies; for counting, not for writing.
+        """
         yield self._part
 
     def table(self) -> Table:
@@ -123,10 +131,10 @@ class Vector:
         """A flag for each tile of which this process has elements; empty: all."""
         return self.empty(torch.bool)
 
-    def quota(self, ties: Tensor, need: int, write: Callable[[Part, Tensor], Tensor]) -> Tensor:
+    def quota(self, ties: Tensor, need: int, write: Callable[[Part, Tensor], Tensor], absent: Absent) -> Tensor:
         """How many ties a tile may keep so that the first `need` of all are kept; -1 where it keeps all of its own.
 
-        `write` marks a part with a quota and returns its ties: what a tile of several ranks has to be asked again.
+        `write` marks a part (made with `absent`) and returns its ties: a tile of several ranks is asked again.
         """
         quota = (need - (ties.cumsum(0) - ties)).clamp(min=0)
         return torch.where(quota < ties, quota, -1)

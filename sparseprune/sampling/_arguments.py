@@ -73,11 +73,12 @@ class Arguments:
     transform: int
 
     @classmethod
-    def of(cls, who: str, scores: Tensors, transform: str, factor: Tensors | None) -> Arguments:
+    def of(cls, who: str, scores: Tensors, transform: str, factor: Tensors | None, *, some: bool = True) -> Arguments:
+        """Check; some: there must be elements."""
         single = isinstance(scores, Tensor)
         tensors = _tensors(who, "scores", scores)
         _one_of(who, "transform", transform, list(_TRANSFORMS))
-        if sum(t.numel() for t in tensors) == 0:
+        if some and sum(t.numel() for t in tensors) == 0:
             raise ValueError(f"{who}: scores must be a tensor, or a list of tensors, {_FULL}")
         for i, t in enumerate(tensors):
             name = "scores" if single else f"scores[{i}]"
@@ -111,6 +112,10 @@ class Arguments:
         return result
 
     @property
+    def device(self) -> torch.device:
+        return self.scores[0].device if self.scores else torch.device("cpu")
+
+    @property
     def numel(self) -> int:
         return sum(t.numel() for t in self.scores)
 
@@ -129,7 +134,7 @@ class Arguments:
         else:
             dtypes = [torch.int32 if output == "counts" else torch.bool] * len(self.scores)
         if out is None:
-            device = self.scores[0].device
+            device = self.device
             results = [torch.empty(s, dtype=d, device=device) for s, d in zip(self.shapes, dtypes, strict=True)]
         elif output == "indices":
             raise ValueError(f"{self.who}: out must be None for output 'indices', got a tensor")
@@ -150,14 +155,17 @@ class Arguments:
         tensors = _tensors(self.who, argument, given, len(self.shapes))
         for i, (t, shape) in enumerate(zip(tensors, self.shapes, strict=True)):
             name = argument if self.single else f"{argument}[{i}]"
-            if t.shape != shape or t.device != self.scores[0].device:
+            if t.shape != shape or t.device != self.device:
                 raise ValueError(
-                    f"{self.who}: {name} must have shape {list(shape)} like scores on {self.scores[0].device}, "
+                    f"{self.who}: {name} must have shape {list(shape)} like scores on {self.device}, "
                     f"got {list(t.shape)} on {t.device}"
                 )
             if argument == "weights" and t.dtype not in _FLOATS:
                 raise ValueError(f"{self.who}: {name} must be float16, bfloat16, float32 or float64, got {t.dtype}")
         return [t.detach() if argument == "out" else t.detach().contiguous() for t in tensors]
+
+    def code(self, output: str) -> int:
+        return _OUTPUTS[output]
 
     def run(
         self,
@@ -173,14 +181,26 @@ class Arguments:
 
         reread: which of "scores" and "weights" the driver may read again after it has written.
         """
+        scores, factors, w, results = self.prepare(output, weights, dtype, out, reread)
+        with self.errors():
+            driver(ops.Vector(scores, factors, self.transform, self.code(output), w, results), *args)
+        return self.result(results, output)
+
+    def prepare(
+        self,
+        output: str,
+        weights: Tensors | None,
+        dtype: torch.dtype | None,
+        out: Tensors | None,
+        reread: Sequence[str],
+    ) -> tuple[list[Tensor], list[Tensor], list[Tensor], list[Tensor]]:
+        """Scores, factors and weights that stay as they are while results are written, and these."""
         w, results = self.outputs(output, weights, dtype, out)
         if out is not None:
             w = _apart(w, results, in_place="weights" not in reread)
         written = [] if out is None else results
         scores, factors = (_apart(x, written, in_place="scores" not in reread) for x in (self.scores, self.factors))
-        with self.errors():
-            driver(ops.Vector(scores, factors, self.transform, _OUTPUTS[output], w, results), *args)
-        return self.result(results, output)
+        return scores, factors, w, results
 
     def ask(self, driver: Callable[..., int], *args: int) -> int:
         """What the driver answers about the scores."""

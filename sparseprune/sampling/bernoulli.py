@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from .. import ops
-from ._arguments import OUTPUTS, Arguments, Output, Tensors, Transform
+from ._arguments import OUTPUTS, Output, Tensors, Transform
+from ._ranks import Group, arguments
 
 
 def bernoulli(
@@ -21,6 +22,7 @@ def bernoulli(
     weights: Tensors | None = None,
     dtype: torch.dtype | None = None,
     out: Tensors | None = None,
+    group: Group = None,
 ) -> Tensor | list[Tensor]:
     """Keep each element on its own with probability min(1, c score), `k` of them on average: m_i = 1 / probability.
 
@@ -31,7 +33,7 @@ def bernoulli(
     Cost: 2 reads (float64 scores: 3) and 1 write; a histogram of 4 MB.
     Reference: Poisson sampling, Hajek 1964.
     """
-    given = Arguments.of("bernoulli", scores, transform, factor)
+    given = arguments("bernoulli", scores, transform, factor, group)
     given.one_of("output", output, OUTPUTS)
     given.count("k", k)
     return given.run(

@@ -6,7 +6,8 @@ from functools import partial
 from typing import Literal
 
 from .. import ops
-from ._arguments import Arguments, Tensors, Transform
+from ._arguments import Tensors, Transform
+from ._ranks import Group, arguments
 
 
 def draws_for_nnz(
@@ -16,6 +17,7 @@ def draws_for_nnz(
     law: Literal["multinomial", "systematic"] = "multinomial",
     transform: Transform = "given",
     factor: Tensors | None = None,
+    group: Group = None,
 ) -> int:
     """The least s for which s draws keep `nnz` distinct elements on average.
 
@@ -26,6 +28,6 @@ def draws_for_nnz(
     Raises: ValueError as in `multinomial`, or where no s < 2^31 reaches `nnz` (it names what can be reached).
     Cost: 1 read of the scores (float64: 2), a histogram of 4 MB; 31 evaluations on at most a few thousand bins.
     """
-    given = Arguments.of("draws_for_nnz", scores, transform, factor)
+    given = arguments("draws_for_nnz", scores, transform, factor, group)
     given.one_of("law", law, ["multinomial", "systematic"])
     return given.ask(partial(ops.draws_for_nnz, systematic=law == "systematic"), given.count("nnz", nnz))

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from .. import ops
-from ._arguments import OUTPUTS, Arguments, Output, Tensors, Transform
+from ._arguments import OUTPUTS, Output, Tensors, Transform
+from ._ranks import Group, arguments
 
 
 def multinomial(
@@ -21,6 +22,7 @@ def multinomial(
     weights: Tensors | None = None,
     dtype: torch.dtype | None = None,
     out: Tensors | None = None,
+    group: Group = None,
 ) -> Tensor | list[Tensor]:
     """Draw `draws` elements with replacement, p proportional to the scores: m_i = count_i / (draws p_i).
 
@@ -36,13 +38,18 @@ def multinomial(
         weights: what m multiplies for "weights"; the scores themselves if absent.
         dtype: another floating type for "m" (not float16) or "weights": one rounding.
         out: contiguous tensors to write into.
-    Returns: a tensor, or a list like `scores`.
+        group: a torch.distributed process group whose ranks all call this: the logical vector is the concatenation of
+            their `scores` in rank order, and every rank gets its own part of the result. DTensors (row or column
+            shards, several mesh dimensions, copies) need none: the vector is that of the global tensors; weights and
+            out are DTensors placed alike, a factor may also be a plain tensor that broadcasts to the global shape.
+    Returns: a tensor, or a list like `scores`; DTensors for DTensors. The bits do not depend on the split over ranks;
+        indices are those of a rank's own elements, numbered globally.
     Raises: ValueError naming tensor, flat index and value for a NaN, infinite or negative score; for scores all zero.
     Cost: 2 reads of the scores and 1 write, whatever s; O(numel / 4096) memory beside the output. Copies are made of
         inputs that are strided or overlap `out`, and of a factor that does not just repeat over leading dimensions.
     Reference: Bar & Giryes 2023, arXiv:2305.17559, Algorithm 1.
     """
-    given = Arguments.of("multinomial", scores, transform, factor)
+    given = arguments("multinomial", scores, transform, factor, group)
     given.one_of("output", output, OUTPUTS)
     given.whole("draws", draws, 1, (1 << 31) - 1)
     return given.run(

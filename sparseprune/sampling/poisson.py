@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from .. import ops
-from ._arguments import OUTPUTS, Arguments, Output, Tensors, Transform
+from ._arguments import OUTPUTS, Output, Tensors, Transform
+from ._ranks import Group, arguments
 
 
 def poisson(
@@ -21,6 +22,7 @@ def poisson(
     weights: Tensors | None = None,
     dtype: torch.dtype | None = None,
     out: Tensors | None = None,
+    group: Group = None,
 ) -> Tensor | list[Tensor]:
     """Count every element apart: count_i ~ Poisson(draws p_i), m_i = count_i / (draws p_i), E[m_i] = 1.
 
@@ -29,7 +31,7 @@ def poisson(
     Args: as in `multinomial`; draws <= 2^30.
     Returns, Raises, Cost: as in `multinomial`.
     """
-    given = Arguments.of("poisson", scores, transform, factor)
+    given = arguments("poisson", scores, transform, factor, group)
     given.one_of("output", output, OUTPUTS)
     given.whole("draws", draws, 1, 1 << 30)
     return given.run(

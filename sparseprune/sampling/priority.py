@@ -7,7 +7,8 @@ from torch import Tensor
 
 from .. import ops
 from ..ops import reference
-from ._arguments import OUTPUTS, Arguments, Output, Tensors, Transform
+from ._arguments import OUTPUTS, Output, Tensors, Transform
+from ._ranks import Group, arguments
 
 
 def priority(
@@ -22,6 +23,7 @@ def priority(
     weights: Tensors | None = None,
     dtype: torch.dtype | None = None,
     out: Tensors | None = None,
+    group: Group = None,
 ) -> Tensor | list[Tensor]:
     """Keep exactly k elements, unbiased: keys score / u, the k largest, m = max(1, tau / score), tau = key k + 1.
 
@@ -31,7 +33,7 @@ def priority(
     Cost: 2 reads of the scores (float64: 3), a sample, mostly no more, and 1 write; histograms of 4 MB.
     Reference: Duffield, Lund, Thorup 2007, "Priority sampling for estimation of arbitrary subset sums".
     """
-    given = Arguments.of("priority", scores, transform, factor)
+    given = arguments("priority", scores, transform, factor, group)
     given.one_of("output", output, OUTPUTS)
     given.count("k", k)
     return given.run(

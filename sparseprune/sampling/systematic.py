@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from .. import ops
-from ._arguments import OUTPUTS, Arguments, Output, Tensors, Transform
+from ._arguments import OUTPUTS, Output, Tensors, Transform
+from ._ranks import Group, arguments
 
 
 def systematic(
@@ -21,6 +22,7 @@ def systematic(
     weights: Tensors | None = None,
     dtype: torch.dtype | None = None,
     out: Tensors | None = None,
+    group: Group = None,
 ) -> Tensor | list[Tensor]:
     """Lay the scores end to end, mark the line at `draws` equal distances from one random offset: count_i marks in i.
 
@@ -32,7 +34,7 @@ def systematic(
     Raises, Cost: as in `multinomial`.
     Reference: Madow & Madow 1944, "On the theory of systematic sampling".
     """
-    given = Arguments.of("systematic", scores, transform, factor)
+    given = arguments("systematic", scores, transform, factor, group)
     given.one_of("output", output, OUTPUTS)
     given.whole("draws", draws, 1, (1 << 31) - 1)
     return given.run(

@@ -7,7 +7,8 @@ from typing import Literal
 from torch import Tensor
 
 from .. import ops
-from ._arguments import Arguments, Tensors, Transform
+from ._arguments import Tensors, Transform
+from ._ranks import Group, arguments
 
 
 def top_k(
@@ -19,6 +20,7 @@ def top_k(
     output: Literal["bool", "weights", "indices"] = "bool",
     weights: Tensors | None = None,
     out: Tensors | None = None,
+    group: Group = None,
 ) -> Tensor | list[Tensor]:
     """Keep exactly the k largest scores over all tensors; of equal ones those of lower flat index.
 
@@ -28,6 +30,6 @@ def top_k(
     Cost: about 2 reads of the scores and one more with the write, a few more for short or awkward vectors; no sort, no
         concatenation; O(numel / 4096) memory, and copies as in `multinomial`, of scores written in place too.
     """
-    given = Arguments.of("top_k", scores, transform, factor)
+    given = arguments("top_k", scores, transform, factor, group)
     given.one_of("output", output, ["bool", "weights", "indices"])
     return given.run(ops.top_k, given.count("k", k), output=output, weights=weights, out=out, reread=("scores",))

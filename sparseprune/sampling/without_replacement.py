@@ -8,7 +8,8 @@ from torch import Tensor
 
 from .. import ops
 from ..ops import reference
-from ._arguments import Arguments, Tensors, Transform
+from ._arguments import Tensors, Transform
+from ._ranks import Group, arguments
 
 
 def without_replacement(
@@ -22,6 +23,7 @@ def without_replacement(
     output: Literal["bool", "weights", "indices"] = "bool",
     weights: Tensors | None = None,
     out: Tensors | None = None,
+    group: Group = None,
 ) -> Tensor | list[Tensor]:
     """Keep k elements by k successive draws without replacement, each with p proportional to what is left.
 
@@ -31,7 +33,7 @@ def without_replacement(
     Returns: exactly k kept, or every positive score where there are fewer: bool masks, masked weights or flat indices.
     Raises, Cost: as in `priority`.
     """
-    given = Arguments.of("without_replacement", scores, transform, factor)
+    given = arguments("without_replacement", scores, transform, factor, group)
     given.one_of("output", output, ["bool", "weights", "indices"])
     given.count("k", k)
     return given.run(

@@ -19,9 +19,10 @@ class Score(Protocol):
         iterations: passes of `prune` over it by default.
         needs: "nothing", "inputs" or "targets" (inputs and targets).
 
-    Two more class attributes are optional: `inputs`, the synthetic inputs to use where the caller gives neither data
+    Three more class attributes are optional: `inputs`, the synthetic inputs to use where the caller gives neither data
     nor inputs (absent: "ones" for a score that needs only inputs, an error for one that needs targets); `data_free`
-    (absent: False), whether `data` serves for its shape and moments only.
+    (absent: False), whether `data` serves for its shape and moments only; `elementwise` (absent: False), whether each
+    score depends on its own weight alone, so that it may be taken on the shards of DTensor parameters.
     """
 
     name: ClassVar[str]

@@ -24,6 +24,7 @@ class Magnitude:
     name: ClassVar[str] = "magnitude"
     iterations: ClassVar[int] = 1
     needs: ClassVar[str] = "nothing"
+    elementwise: ClassVar[bool] = True
 
     def score(self, model, batches, *, loss, masks, seed, train=None) -> dict[str, torch.Tensor]:
         """Return |w|, 0 where masked."""

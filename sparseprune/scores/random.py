@@ -8,6 +8,7 @@ from typing import ClassVar
 import torch
 
 from ..prunable import prunable
+from ..shards import like
 from ._registry import register
 
 
@@ -22,6 +23,7 @@ class Random:
     name: ClassVar[str] = "random"
     iterations: ClassVar[int] = 1
     needs: ClassVar[str] = "nothing"
+    elementwise: ClassVar[bool] = True
 
     def score(self, model, batches, *, loss, masks, seed, train=None) -> dict[str, torch.Tensor]:
         """Return uniform scores, 0 where masked."""
@@ -29,6 +31,6 @@ class Random:
         scores = {}
         for name, w in prunable(model).items():
             # 1 - [0, 1): never zero, so that every weight can be drawn
-            uniform = (1 - torch.rand(w.shape, generator=generator)).to(w.device)
+            uniform = like((1 - torch.rand(w.shape, generator=generator)).to(w.device), w)
             scores[name] = uniform * masks[name] if masks and name in masks else uniform
         return scores
