@@ -86,7 +86,7 @@ def counter(vector: Vector, race: Race) -> Callable[[int, int, int, int], Histog
     def count(low: int, shift: int, bits: int, step: int) -> Histogram:
         sizes = (1 << bits) + 2, (1 << bits) if race.kind else 0
         total = [torch.zeros(size, dtype=torch.int64, device=vector.device) for size in sizes]
-        for part in vector.parts(race.absent, once=True):
+        for part in vector.parts(race.absent, once=True, step=step):
             found = torch.ops.sparseprune.key_histogram(
                 *part.source, race.kind, part.ids, *race[1:], low, shift, bits, step
             )
