@@ -39,15 +39,15 @@ class Race {
   void keys(const V* v, uint32_t tile, double* key) const;
   double key(double v, uint32_t tile, int lane) const;
 
-  // Whether `glance` may judge this window: its bounds neither underflow nor overflow.
-  static bool can_glance(double low, double high) { return low >= 0x1p-900 && high <= 0x1p900; }
-  // Compares all keys with the window [low, high) by bounds of the times; returns how many are NEAR.
+  // Compares all keys with the window [low, high) by bounds of the times; returns how many are NEAR: all of them, with
+  // nothing written, where the window is not fit for it (low not positive, or too wide).
   template <class V>
   int glance(const V* v, uint32_t tile, double low, double high, Sides& sides) const;
 
  private:
   int64_t kind_;
   Rescale rescale_;
+  bool rescales_;
   uint64_t seed_;
   uint32_t stream_, purpose_;
 };

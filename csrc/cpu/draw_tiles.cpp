@@ -1,6 +1,7 @@
 // Draws with replacement inside every tile, fused with the output.
 #include <algorithm>
 #include <bit>
+#include <numeric>
 
 #include "philox.h"
 #include "quantize.h"
@@ -15,8 +16,7 @@ constexpr int64_t SPARSE = TILE / 2;  // draws up to which only the drawn places
 template <class V>
 struct Tile {
   V v[TILE], m[TILE] = {};
-  int64_t inclusive[TILE];
-  int32_t high[TILE];  // the leading 31 bits of the inclusive sums: twice as many fit a vector
+  int32_t high[TILE];  // the leading 31 bits of the inclusive sums of q
   int32_t q[TILE], counts[TILE] = {};  // m and counts are zero between tiles
   int32_t drawn[SPARSE];
 };
@@ -73,18 +73,30 @@ CLONES bool search(const int32_t* high, const int64_t* r, int shift, int32_t* fo
   return equal != 0;
 }
 
-CLONES void high_parts(const int64_t* inclusive, int shift, int32_t* high) {
-  for (int i = 0; i < TILE; ++i) high[i] = static_cast<int32_t>(inclusive[i] >> shift);
+CLONES int64_t mass_of(const int32_t* q) {
+  int64_t total = 0;
+  for (int i = 0; i < TILE; ++i) total += q[i];
+  return total;
+}
+
+CLONES void fill_high(const int32_t* q, int shift, int32_t* high) {
+  int64_t sum = 0;
+  for (int i = 0; i < TILE; ++i) high[i] = static_cast<int32_t>((sum += q[i]) >> shift);
+}
+
+// The first element from `at` on whose inclusive sum exceeds r.
+int settle(const int32_t* q, int at, int64_t r) {
+  int64_t sum = std::accumulate(q, q + at + 1, int64_t{0});
+  while (sum <= r) sum += q[++at];
+  return at;
 }
 
 // n draws into t.counts, and into t.drawn while they are few. An element is the first whose inclusive sum exceeds r.
 template <class V>
 void draw(Tile<V>& t, int64_t n, const Source& source) {
-  int64_t total = 0;
-  for (int i = 0; i < TILE; ++i) t.inclusive[i] = total += t.q[i];
-  const Range range(total);
+  const Range range(mass_of(t.q));
   const int shift = std::max(0, static_cast<int>(std::bit_width(range.mass)) - 31);
-  high_parts(t.inclusive, shift, t.high);
+  fill_high(t.q, shift, t.high);
   uint64_t u[BATCH];
   int64_t r[BATCH];
   int32_t at[BATCH];
@@ -94,10 +106,8 @@ void draw(Tile<V>& t, int64_t n, const Source& source) {
     if (fill_numbers(u, range, r)) {
       for (int i = 0; i < batch; ++i) r[i] = next_accepted(u[i], j + i, range, source);
     }
-    if (search(t.high, r, shift, at)) {
-      for (int i = 0; i < batch; ++i) {
-        while (t.inclusive[at[i]] <= r[i]) ++at[i];
-      }
+    if (search(t.high, r, shift, at)) {  // rare: q reaches 2^30 where exponents are the tiles' own
+      for (int i = 0; i < batch; ++i) at[i] = settle(t.q, at[i], r[i]);
     }
     for (int i = 0; i < batch; ++i) ++t.counts[at[i]];
     if (n <= SPARSE) std::copy_n(at, batch, t.drawn + j);

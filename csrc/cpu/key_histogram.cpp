@@ -58,8 +58,8 @@ CLONES bool any(const uint8_t* match) {
   return found != 0;
 }
 
-// The same by keys, with the bin of each: right for infinite values and NaN too. Zeros, of which a pruned net is full, are
-// counted apart and not inside.
+// The same by keys, with the bin of each: right for infinite values and NaN too. Zeros, of which a pruned net is full,
+// are counted apart and not inside.
 CLONES Tally place_keys(const double* v, int n, Window w, uint32_t* digit, uint8_t* inside) {
   const uint64_t last = w.last();
   Tally tally;
@@ -94,9 +94,9 @@ struct Totals {
   std::mutex adding;
 };
 
-// Counts of one thread. Where few keys of a tile lie in the window they are noted; a thread has bins of its own from the
-// first crowded tile on: for few bins several in turn, as neighbours often share a bin and an increment waits for the one
-// before it.
+// Counts of one thread. Where few keys of a tile lie in the window they are noted; a thread has bins of its own from
+// the first crowded tile on: for few bins several in turn, as neighbours often share a bin and an increment waits for
+// the one before it.
 class Histogram {
  public:
   Histogram(Window window, bool race, Totals& totals)
@@ -134,7 +134,7 @@ class Histogram {
   void add(const Vector& vector, int64_t b, const Race& race, uint32_t number, Field<V>& t) {
     vector.load(b, t.v);
     bad_ += clear_bad(t.v);
-    if (Race::can_glance(low_, high_) && race.glance(t.v, number, low_, high_, t.sides) <= FEW) {
+    if (race.glance(t.v, number, low_, high_, t.sides) <= FEW) {
       above_ += t.sides.above;
       t.sides.for_each_near([&](int i) { add_near(race.key(t.v[i], number, i)); });
     } else {
@@ -180,7 +180,8 @@ class Histogram {
   void add_crowd(const uint32_t* digit, int kept, int64_t zeros) {
     counts_.resize(copies_ * bins_);
     for (int i = 0; i < kept; ++i) ++counts_[(i & (copies_ - 1)) * bins_ + digit[i]];
-    if (window_.low <= 0 && window_.bin(0.0) <= window_.last()) counts_[window_.bin(0.0)] += static_cast<int32_t>(zeros);
+    const uint64_t zero = window_.bin(0.0);
+    if (window_.low <= 0 && zero <= window_.last()) counts_[zero] += static_cast<int32_t>(zeros);
   }
 
   void add_near(double key) {

@@ -85,8 +85,7 @@ class Marker {
       store(b, t.kept, [&](int i) { return multiplier(t.v[i]); });
       return ties;
     }
-    const bool glance = Race::can_glance(low_value_, high_value_);
-    const bool clear = glance && race->glance(t.v, number, low_value_, high_value_, t.sides) <= FEW;
+    const bool clear = race->glance(t.v, number, low_value_, high_value_, t.sides) <= FEW;
     const int64_t ties = clear ? finish_near(quota, *race, number, t) : mark_all(n, quota, *race, number, t);
     store(b, t.kept, [&](int i) { return multiplier(race->rescale()(t.v[i])); });
     return ties;

@@ -31,12 +31,17 @@ inline void leading_bits_of(const V* v, const Rescale& rescale, uint64_t* place)
     place[i] = bits == 0 ? (i % SPARE) << NEXT : bits >> DROPPED;
   }
 }
-CLONES void leading_bits(const double* v, const Rescale& rescale, uint64_t* place) { leading_bits_of(v, rescale, place); }
-CLONES void leading_bits(const float* v, const Rescale& rescale, uint64_t* place) { leading_bits_of(v, rescale, place); }
+CLONES void leading_bits(const double* v, const Rescale& rescale, uint64_t* place) {
+  leading_bits_of(v, rescale, place);
+}
+CLONES void leading_bits(const float* v, const Rescale& rescale, uint64_t* place) {
+  leading_bits_of(v, rescale, place);
+}
 
 class Counter {
  public:
-  Counter(int64_t* total, int64_t* bad, std::mutex& adding) : bins_(BINS), total_(total), bad_total_(bad), adding_(adding) {}
+  Counter(int64_t* total, int64_t* bad, std::mutex& adding)
+      : bins_(BINS), total_(total), bad_total_(bad), adding_(adding) {}
   ~Counter() { flush(); }
 
   template <class V>

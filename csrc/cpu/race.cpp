@@ -1,6 +1,9 @@
 #include "race.h"
 
+#include <bit>
+#include <cmath>
 #include <cstring>
+#include <type_traits>
 
 namespace sparseprune {
 namespace {
@@ -59,56 +62,67 @@ CLONES void successive_keys(const float* v, const Rescale& rescale, const uint64
   divide<false>(v, rescale, bits, key);
 }
 
+// What a glance works with: fp32, in which a vector holds twice as many numbers, on the power of two of the window.
+struct View {
+  float low, high;  // less and more than the bounds, which makes up for every rounding
+  double scale;
+};
+
 struct Tally {
   int32_t near, above;
 };
 
 struct Bounds {
-  double least, most;
+  float least, most;
+  bool bounded;  // by `most`
 };
 
-// u lies in [h, h + 1] 2^-32, h being the high word.
-inline Bounds bounds_of_uniform(uint64_t h) { return {whole(h) * UNIT, (whole(h) + 1.0) * UNIT}; }
+// u lies in [h, h + 1] 2^-31, h being the first 31 bits.
+inline Bounds bounds_of_uniform(int32_t h) {
+  const float time = static_cast<float>(h);
+  return {time * 0x1p-31f, (time + 1.0f) * 0x1p-31f, true};
+}
 
-// -log u is within 2^-13 of 32 log 2 - log h for h >= 2^16, by a polynomial within 2^-16 of log(1 + z), 0 <= z < 1.
-inline Bounds bounds_of_log(uint64_t h) {
-  const uint64_t split = as_bits(whole(h));
-  const double z = as_double((split & 0x000FFFFFFFFFFFFF) | 0x3FF0000000000000) - 1.0;
-  const double log = 0.00001 + z * (0.999236 + z * (-0.490231 + z * (0.285273 + z * (-0.131582 + z * 0.030449))));
-  const double time = (1055.0 - whole(split >> 52)) * 0.6931471805599453 - log;
-  return {h >= 1 << 16 ? time - 0x1p-13 : 0.0, h >= 1 << 16 ? time + 0x1p-13 : 0x1p10};
+// -log u is within 2^-13 of 31 log 2 - log h for h >= 2^15, by a polynomial within 2^-16 of log(1 + z), 0 <= z < 1.
+inline Bounds bounds_of_log(int32_t h) {
+  const int32_t split = std::bit_cast<int32_t>(static_cast<float>(h < 1 << 15 ? 1 << 15 : h));
+  const float z = std::bit_cast<float>((split & 0x007FFFFF) | 0x3F800000) - 1.0f;
+  const float log = 0.00001f + z * (0.999236f + z * (-0.490231f + z * (0.285273f + z * (-0.131582f + z * 0.030449f))));
+  const float time = static_cast<float>(158 - (split >> 23)) * 0.6931472f - log;
+  return {time - 0x1p-13f, time + 0x1p-13f, h >= 1 << 15};
+}
+
+// Scores as they run, on the view's power of two. fp32 scores are not rescaled.
+inline float seen(float v, const Rescale&, const View& view) { return v * static_cast<float>(view.scale); }
+inline float seen(double v, const Rescale& rescale, const View& view) {
+  return static_cast<float>(rescale(v) * view.scale);
 }
 
 template <bool PRIORITY_KEYS, class V>
-inline Tally compare(const V* v, const Rescale& rescale, const uint64_t* bits, double low, double high, uint8_t* side) {
-  low *= 1.0 - 0x1p-40;  // makes up for every rounding
-  high *= 1.0 + 0x1p-40;
+inline Tally compare(const V* v, const Rescale& rescale, const uint64_t* bits, const View& view, uint8_t* side) {
   int32_t below = 0, above = 0;
   for (int i = 0; i < BATCH; ++i) {
-    const double x = rescale(v[i]);
-    const Bounds time = PRIORITY_KEYS ? bounds_of_uniform(bits[i] >> 32) : bounds_of_log(bits[i] >> 32);
-    const bool under = x < low * time.least, over = x >= high * time.most;
+    const auto h = static_cast<int32_t>(bits[i] >> 33);
+    const Bounds time = PRIORITY_KEYS ? bounds_of_uniform(h) : bounds_of_log(h);
+    const float x = seen(v[i], rescale, view);
+    const bool under = x < view.low * time.least, over = time.bounded & (x >= view.high * time.most);
     below += under;
     above += over;
     side[i] = static_cast<uint8_t>(!under + over);
   }
   return {BATCH - below - above, above};
 }
-CLONES Tally glance_priority(const double* v, const Rescale& rescale, const uint64_t* bits, double low, double high,
-                             uint8_t* side) {
-  return compare<true>(v, rescale, bits, low, high, side);
+CLONES Tally glance_priority(const double* v, const Rescale& rescale, const uint64_t* bits, View view, uint8_t* side) {
+  return compare<true>(v, rescale, bits, view, side);
 }
-CLONES Tally glance_priority(const float* v, const Rescale& rescale, const uint64_t* bits, double low, double high,
-                             uint8_t* side) {
-  return compare<true>(v, rescale, bits, low, high, side);
+CLONES Tally glance_priority(const float* v, const Rescale& rescale, const uint64_t* bits, View view, uint8_t* side) {
+  return compare<true>(v, rescale, bits, view, side);
 }
-CLONES Tally glance_successive(const double* v, const Rescale& rescale, const uint64_t* bits, double low, double high,
-                               uint8_t* side) {
-  return compare<false>(v, rescale, bits, low, high, side);
+CLONES Tally glance_successive(const double* v, const Rescale& rescale, const uint64_t* bits, View view, uint8_t* side) {
+  return compare<false>(v, rescale, bits, view, side);
 }
-CLONES Tally glance_successive(const float* v, const Rescale& rescale, const uint64_t* bits, double low, double high,
-                               uint8_t* side) {
-  return compare<false>(v, rescale, bits, low, high, side);
+CLONES Tally glance_successive(const float* v, const Rescale& rescale, const uint64_t* bits, View view, uint8_t* side) {
+  return compare<false>(v, rescale, bits, view, side);
 }
 
 }  // namespace
@@ -116,6 +130,7 @@ CLONES Tally glance_successive(const float* v, const Rescale& rescale, const uin
 Race::Race(int64_t kind, int64_t exponent, int64_t seed, int64_t stream)
     : kind_(kind),
       rescale_(exponent),
+      rescales_(exponent != 0),
       seed_(static_cast<uint64_t>(seed)),
       stream_(static_cast<uint32_t>(stream)),
       purpose_(kind == PRIORITY_RACE ? PRIORITY : SUCCESSIVE) {}
@@ -142,12 +157,20 @@ double Race::key(double v, uint32_t tile, int lane) const {
 
 template <class V>
 int Race::glance(const V* v, uint32_t tile, double low, double high, Sides& sides) const {
+  constexpr bool FLOAT = std::is_same_v<V, float>;
+  constexpr int LIMIT = FLOAT ? 100 : 900;
+  if (!(low > 0 && high < low * 0x1p30) || (FLOAT && rescales_)) return TILE;
+  int exponent;
+  std::frexp(low, &exponent);
+  if (std::abs(exponent) > LIMIT) return TILE;
+  const double scale = std::ldexp(1.0, -exponent), slack = 0x1p-20;
+  const View view{static_cast<float>(low * scale * (1 - slack)), static_cast<float>(high * scale * (1 + slack)), scale};
   uint64_t bits[BATCH];
   int near = sides.above = 0;
   for (int g = 0; g < TILE; g += BATCH) {
     random_batch(g, tile, purpose_, seed_, stream_, bits);
-    const Tally tally = kind_ == PRIORITY_RACE ? glance_priority(v + g, rescale_, bits, low, high, sides.side + g)
-                                               : glance_successive(v + g, rescale_, bits, low, high, sides.side + g);
+    const Tally tally = kind_ == PRIORITY_RACE ? glance_priority(v + g, rescale_, bits, view, sides.side + g)
+                                               : glance_successive(v + g, rescale_, bits, view, sides.side + g);
     near += sides.near[g / BATCH] = tally.near;
     sides.above += tally.above;
   }

@@ -1,5 +1,6 @@
 // Draws per tile: a binary heap over the tiles whose every node splits its draws by an exact binomial.
 #include <algorithm>
+#include <bit>
 
 #include "philox.h"
 #include "tiles.h"
@@ -8,43 +9,33 @@ namespace sparseprune {
 namespace {
 
 constexpr int64_t CHUNK = 1 << 14;  // trials of a binomial that share bit planes
+constexpr int64_t CALL = 128;  // bits of one call
 
 struct Node {
   uint32_t id;
   uint64_t part, whole;  // probability of the left child
 };
 
-// Steps that vectorise: few processors count the ones of a whole vector of words.
-inline uint32_t popcount(uint32_t x) {
-  x -= x >> 1 & 0x55555555;
-  x = (x & 0x33333333) + (x >> 2 & 0x33333333);
-  return ((x + (x >> 4)) & 0x0F0F0F0F) * 0x01010101 >> 24;
-}
-
-// Ones among the first `bits` bits of LANES calls that start at c0. To be inlined, or the clones are none.
-template <int LANES>
-[[gnu::always_inline]] inline uint32_t ones_in_calls(uint32_t c0, uint32_t node, uint32_t stream, uint32_t purpose,
-                                                     uint64_t seed, int64_t bits) {
-  Philox<LANES> calls;
-  calls(c0, node, stream, purpose, seed);
-  const int whole = static_cast<int>(std::min<int64_t>(LANES, bits / 128));
-  uint32_t ones = 0;
-  for (int j = 0; j < 4; ++j) {
-    for (int i = 0; i < LANES; ++i) ones += i < whole ? popcount(calls.words[j][i]) : 0;
-  }
-  if (whole == LANES) return ones;
-  for (int j = 0; j < 4; ++j) {  // the last call
-    const int64_t rest = std::clamp<int64_t>(bits - 128 * whole - 32 * j, 0, 32);
-    ones += popcount(calls.words[j][whole] & static_cast<uint32_t>((uint64_t{1} << rest) - 1));
-  }
-  return ones;
-}
-
-CLONES int64_t count_ones(uint32_t c0, uint32_t node, uint32_t stream, uint32_t purpose, uint64_t seed, int64_t bits) {
+// Ones among the first `bits` bits of the numbers u, low bit first.
+CLONES int64_t ones_of(const uint64_t* u, int64_t bits) {
   int64_t ones = 0;
-  for (; bits > 4 * 128; bits -= 32 * 128, c0 += 32) ones += ones_in_calls<32>(c0, node, stream, purpose, seed, bits);
-  for (; bits > 0; bits -= 128, c0 += 1) ones += ones_in_calls<1>(c0, node, stream, purpose, seed, bits);
-  return ones;
+  for (; bits >= 64; bits -= 64) ones += std::popcount(*u++);
+  return bits == 0 ? ones : ones + std::popcount(*u << (64 - bits));
+}
+
+// Ones among the first `bits` bits of the calls c0, c0 + 1, ...: two numbers each.
+int64_t count_ones(uint32_t c0, uint32_t node, uint32_t stream, uint32_t purpose, uint64_t seed, int64_t bits) {
+  uint64_t u[BATCH];
+  int64_t ones = 0, x = 2 * int64_t{c0};
+  for (; bits > CALL; bits -= 64 * BATCH, x += BATCH) {
+    random_batch(x, node, purpose, seed, stream, u);
+    ones += ones_of(u, std::min<int64_t>(bits, 64 * BATCH));
+  }
+  if (bits <= 0) return ones;
+  Philox<1> call;  // most planes of a binomial: a batch would be waste where there is no AVX-512
+  call(static_cast<uint32_t>(x >> 1), node, stream, purpose, seed);
+  for (int i = 0; i < 2; ++i) u[i] = uint64_t{call.words[2 * i][0]} | uint64_t{call.words[2 * i + 1][0]} << 32;
+  return ones + ones_of(u, bits);
 }
 
 // Binomial(left, part/whole): bit planes of uniforms against the binary digits of part/whole.

@@ -7,6 +7,8 @@
 namespace sparseprune {
 namespace {
 
+constexpr int OWNED = 48;  // sums of q are below 2^43: the number of positive scores fits above them
+
 template <class V>
 struct Tile {
   V v[TILE], m[TILE];
@@ -21,30 +23,28 @@ struct Place {
   int shift;
 };
 
-// ends[i + 1] = sums[i] gain >> shift.
-CLONES void share(const int64_t* sums, uint64_t gain, int shift, int64_t* ends) {
-  if (shift < 64) {
-    for (int i = 0; i < TILE; ++i) {
-      const Wide product = wide_product(static_cast<uint64_t>(sums[i]), gain);
-      ends[i + 1] = static_cast<int64_t>(product.high << 1 << (63 - shift) | product.low >> shift);
-    }
-  } else {
-    for (int i = 0; i < TILE; ++i) {
-      ends[i + 1] = static_cast<int64_t>(wide_product(static_cast<uint64_t>(sums[i]), gain).high >> (shift - 64));
-    }
-  }
+// Inclusive sums of q and, in the same additions, of the positive scores; returns the last sum of q.
+CLONES int64_t fill_sums(const int32_t* q, int64_t* sums) {
+  int64_t sum = 0;
+  for (int i = 0; i < TILE; ++i) sums[i] = sum += q[i] + (static_cast<int64_t>(q[i] > 0) << OWNED);
+  return sum & ((int64_t{1} << OWNED) - 1);
 }
 
-// Where each element ends: the share of what is before it, and 1 for each positive score. False: there is none.
-bool fill_ends(const int32_t* q, const Place& place, int64_t* sums, int64_t* ends) {
-  int64_t sum = 0;
-  for (int i = 0; i < TILE; ++i) sums[i] = sum += q[i];
-  if (sum == 0) return false;
-  share(sums, place.gain, place.shift, ends);
-  for (int i = TILE - 1; i >= 0 && sums[i] == sum; --i) ends[i + 1] = place.length;
-  int64_t before = ends[0] = place.begin;
-  for (int i = 0; i < TILE; ++i) ends[i + 1] += before += q[i] > 0;
-  return true;
+// Where each element ends: at the share sum gain >> shift of the tile's length, and 1 for each positive score so far.
+template <bool FAR>
+[[gnu::always_inline]] inline void fill_ends_at(const int64_t* sums, int64_t mass, const Place& place, int64_t* ends) {
+  const Place at = place;
+  for (int i = 0; i < TILE; ++i) {
+    const int64_t sum = sums[i] & ((int64_t{1} << OWNED) - 1);
+    const Wide product = wide_product(static_cast<uint64_t>(sum), at.gain);
+    const uint64_t share = FAR ? product.high >> (at.shift - 64)
+                               : product.high << 1 << (63 - at.shift) | product.low >> at.shift;
+    ends[i + 1] = at.begin + (sums[i] >> OWNED) + (sum == mass ? at.length : static_cast<int64_t>(share));
+  }
+}
+CLONES void fill_ends(const int64_t* sums, int64_t mass, const Place& place, int64_t* ends) {
+  ends[0] = place.begin;
+  place.shift < 64 ? fill_ends_at<false>(sums, mass, place, ends) : fill_ends_at<true>(sums, mass, place, ends);
 }
 
 CLONES void count_marks(const int64_t* ends, int64_t start, int bits, int32_t* counts) {
@@ -82,7 +82,9 @@ void count_all(const Vector& vector, const Table& table, int64_t start, int bits
   for_each_tile<Tile<V>>(vector.tiles(), [&](int64_t b, Tile<V>& t) {
     vector.load(b, t.v);
     quantize(t.v, table.exponent[b], t.q);
-    if (fill_ends(t.q, table[b], t.sums, t.ends)) {
+    const int64_t mass = fill_sums(t.q, t.sums);
+    if (mass > 0) {
+      fill_ends(t.sums, mass, table[b], t.ends);
       count_marks(t.ends, start, bits, t.counts);
       if (output == M || output == WEIGHTS) multipliers(t.counts, t.ends, std::ldexp(1.0, bits), t.m);
     } else {

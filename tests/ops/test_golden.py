@@ -89,6 +89,41 @@ def results(device: str) -> dict[str, str | int]:
     found["priority weights"] = digest(sampling.priority(scores, 5000, seed=7, output="weights", weights=weights))
     found["draws_for_nnz"] = sampling.draws_for_nnz(scores, 9000)
     found["draws_for_nnz float64"] = sampling.draws_for_nnz(double, 15_000)
+    return found | every_output(scores, weights) | types_and_sizes(scores, half, double, weights, signed)
+
+
+def every_output(scores: list[Tensor], weights: list[Tensor]) -> dict[str, str | int]:
+    """Methods and outputs that `results` does not name itself."""
+    found: dict[str, str | int] = {}
+    for method in ("poisson", "systematic", "bernoulli"):
+        for output in ("m", "counts", "weights", "bool", "indices"):
+            options = {"seed": 7, "stream": 1, "output": output, "weights": weights}
+            found[f"{method} {output}"] = digest(getattr(sampling, method)(scores, 9000, **options))
+    for output in ("counts", "bool", "indices"):
+        found[f"priority {output}"] = digest(sampling.priority(scores, 5000, seed=7, stream=1, output=output))
+    for output in ("weights", "indices"):
+        options = {"seed": 7, "stream": 1, "output": output, "weights": weights}
+        found[f"without_replacement {output}"] = digest(sampling.without_replacement(scores, 5000, **options))
+    found["top_k indices"] = digest(sampling.top_k(scores, 5000, output="indices"))
+    return found
+
+
+def types_and_sizes(
+    scores: list[Tensor], half: list[Tensor], double: list[Tensor], weights: list[Tensor], signed: dict[str, Any]
+) -> dict[str, str | int]:
+    """The three methods with tables of their own, on other types, transforms and numbers of draws."""
+    found: dict[str, str | int] = {}
+    for method in ("poisson", "systematic", "bernoulli"):
+        draw = getattr(sampling, method)
+        found[f"{method} few"] = digest(draw(scores, 10, seed=-1, output="counts"))
+        found[f"{method} bfloat16 scores"] = digest(draw(half, 5000, seed=2**63, output="counts"))
+        found[f"{method} float64"] = digest(draw(double, 5000, seed=1))
+        found[f"{method} square"] = digest(draw(weights, 5000, seed=1, transform="square"))
+        found[f"{method} factor"] = digest(draw(weights, 5000, seed=1, **signed))
+        found[f"{method} bfloat16 m"] = digest(draw(scores, 5000, seed=1, dtype=torch.bfloat16))
+    found["poisson many"] = digest(sampling.poisson(scores, 10_000_000, seed=3, output="counts"))
+    found["systematic many"] = digest(sampling.systematic(scores, 2**31 - 1, seed=3, output="counts"))
+    found["bernoulli all"] = digest(sampling.bernoulli(scores, NUMEL, seed=3))
     return found
 
 

@@ -1,4 +1,4 @@
-"""Selections by keys, masses and coins: every raw operation against `reference.<op>`, byte for byte, on fresh random inputs.
+"""Selections by key, masses, coins: each raw operation against `reference.<op>`, byte for byte, on fresh random inputs.
 
 Each run draws new inputs; a failure prints the seed that repeats it (set SEED below).
 """
@@ -25,6 +25,7 @@ FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 SIZES = ([1], [4096], [4097], [5, 4096, 0, 4091], [3, 20_000, 1, 1, 777])
 RACES = (PRIORITY_RACE, SUCCESSIVE_RACE)
 LOWEST, TILE = -(1 << 63), 4096
+DEFINITION: Any = reference  # called with unpacked arguments, which pyright cannot count
 OUTPUTS = (reference.M, reference.COUNTS, reference.WEIGHTS, reference.BOOL)
 
 
@@ -147,18 +148,16 @@ def window_low(rng: torch.Generator, keys: Tensor, span: int) -> int:
 @pytest.mark.parametrize(("shift", "bits"), [(52, 12), (47, 12), (36, 16), (29, 16), (14, 14), (0, 12), (5, 1)])
 def test_key_histogram(rng, sizes, race, shift, bits) -> None:
     transform, scale = integer(rng, 0, 3), integer(rng, -900, 900)
-    scores = vector(
-        rng, sizes, spread=(3.0, 0.1)[integer(rng, 0, 2)], scale=scale if transform != reference.SQUARE else 0
-    )
+    scale *= transform != reference.SQUARE
+    scores = vector(rng, sizes, spread=(3.0, 0.1)[integer(rng, 0, 2)], scale=scale)
     if integer(rng, 0, 2):
         spoil(rng, scores)
     f, arguments = factors(rng, scores), race_arguments(rng, scores, race, scale)
     keys = race_keys(scores, f, transform, arguments)
-    for _ in range(4):
+    for step in (1, 1, 1, 2, 16):
         low = window_low(rng, keys, 1 << (shift + bits))
-        for step in (1, 2, 16):
-            call = (scores, f, transform, *arguments, low, shift, bits, step)
-            assert all_same(OPS.key_histogram(*call), reference.key_histogram(*call))
+        call = [scores, f, transform, *arguments, low, shift, bits, step]
+        assert all_same(OPS.key_histogram(*call), DEFINITION.key_histogram(*call))
 
 
 @pytest.mark.parametrize("sizes", SIZES, ids=str)
@@ -170,17 +169,17 @@ def test_plain_key_histogram_with_tile_numbers(rng, sizes, step, shift, bits) ->
     f, transform = factors(rng, scores), integer(rng, 0, 3)
     arguments = race_arguments(rng, scores, PLAIN, 0)
     low = window_low(rng, race_keys(scores, f, transform, arguments), 1 << (shift + bits))
-    call = (scores, f, transform, *arguments, low, shift, bits, step)
-    assert all_same(OPS.key_histogram(*call), reference.key_histogram(*call))
+    call = [scores, f, transform, *arguments, low, shift, bits, step]
+    assert all_same(OPS.key_histogram(*call), DEFINITION.key_histogram(*call))
 
 
 @pytest.mark.parametrize("sizes", SIZES, ids=str)
 @pytest.mark.parametrize("race", [PLAIN, *RACES])
 @pytest.mark.parametrize("shift", [52, 44, 29, 0])
-@pytest.mark.parametrize("output", OUTPUTS)
-def test_key_mark(rng, sizes, race, shift, output) -> None:
+def test_key_mark(rng, sizes, race, shift) -> None:
     transform, scale = integer(rng, 0, 3), integer(rng, -900, 900)
-    scores = vector(rng, sizes, scale=scale if transform != reference.SQUARE else 0)
+    scale *= transform != reference.SQUARE
+    scores = vector(rng, sizes, scale=scale)
     f, w, arguments = factors(rng, scores), weights_like(rng, scores), race_arguments(rng, scores, race, scale)
     keys = race_keys(scores, f, transform, arguments)
     threshold = window_low(rng, keys, 1) >> shift
@@ -188,11 +187,12 @@ def test_key_mark(rng, sizes, race, shift, output) -> None:
     tiles = -(-sum(sizes) // TILE)
     everything = torch.full((tiles,), TILE)
     for quota in (everything, 0 * everything, torch.randint(-1, 30, (tiles,), generator=rng)):
+        output = OUTPUTS[integer(rng, 0, 4)]
         found = outputs(rng, scores, output)
         expected = [t.clone() for t in found]
-        call = (scores, f, transform, *arguments, threshold, shift, tau, quota, output, w)
+        call = [scores, f, transform, *arguments, threshold, shift, tau, quota, output, w]
         ties = OPS.key_mark(*call, found)
-        assert same_bytes(ties, reference.key_mark(*call, expected))
+        assert same_bytes(ties, DEFINITION.key_mark(*call, expected))
         assert all_same(found, expected)
 
 
@@ -214,13 +214,15 @@ def test_every_window_finds_what_lies_in_it(rng, race) -> None:
 @pytest.mark.parametrize("sizes", [*SIZES, [900_000]], ids=str)
 def test_mass_histogram(rng, sizes) -> None:
     transform, scale = integer(rng, 0, 3), integer(rng, -900, 900)
-    scores = vector(rng, sizes, scale=scale if transform != reference.SQUARE else 0)
+    scale *= transform != reference.SQUARE
+    scores = vector(rng, sizes, scale=scale)
     f = factors(rng, scores)
     for exponent in (0, scale, -1000, 1000):
-        call = (scores, f, transform, exponent)
-        assert all_same(OPS.mass_histogram(*call), reference.mass_histogram(*call))
+        call = [scores, f, transform, exponent]
+        assert all_same(OPS.mass_histogram(*call), DEFINITION.mass_histogram(*call))
     spoil(rng, scores)
-    assert all_same(OPS.mass_histogram(*call), reference.mass_histogram(*call))
+    call = [scores, f, transform, scale]
+    assert all_same(OPS.mass_histogram(*call), DEFINITION.mass_histogram(*call))
 
 
 @pytest.mark.parametrize("value", [1.0, 2.0 - 2.0**-23, 0.0])
@@ -237,17 +239,19 @@ def test_mass_histogram_of_equal_scores(value, threads) -> None:
 
 @pytest.mark.parametrize("sizes", SIZES, ids=str)
 @pytest.mark.parametrize("output", OUTPUTS)
-@pytest.mark.parametrize("rate", [1e-300, 2.0**-66, 1e-12, 0.01, 0.5, 3.0, 1e300])
-def test_bernoulli_tiles(rng, sizes, output, rate) -> None:
+@pytest.mark.parametrize("rates", [(1e-300, 2.0**-66, 1e300), (1e-12, 0.01, 0.5, 3.0)], ids=str)
+def test_bernoulli_tiles(rng, sizes, output, rates) -> None:
     transform, scale = integer(rng, 0, 3), integer(rng, -900, 900)
-    scores = vector(rng, sizes, scale=scale if transform != reference.SQUARE else 0)
-    f, w, arguments = factors(rng, scores), weights_like(rng, scores), race_arguments(rng, scores, PLAIN, scale)[1:]
-    ids, exponent, seed, stream = arguments
+    scale *= transform != reference.SQUARE
+    scores = vector(rng, sizes, scale=scale)
+    f, w = factors(rng, scores), weights_like(rng, scores)
+    _, ids, exponent, seed, stream = race_arguments(rng, scores, PLAIN, scale)
+    rate = rates[integer(rng, 0, len(rates))]
     found = outputs(rng, scores, output)
     expected = [t.clone() for t in found]
-    call = (scores, f, transform, ids, exponent, fp64_bits(rate), seed, stream, output, w)
+    call = [scores, f, transform, ids, exponent, fp64_bits(rate), seed, stream, output, w]
     OPS.bernoulli_tiles(*call, found)
-    reference.bernoulli_tiles(*call, expected)
+    DEFINITION.bernoulli_tiles(*call, expected)
     assert all_same(found, expected)
 
 
@@ -261,14 +265,12 @@ def test_coins_at_the_very_edge(rng) -> None:
     kept = []
     for v in [*scores, coin.double() * 2.0**-62]:
         found, expected = [torch.zeros(n, dtype=torch.float64)], [torch.zeros(n, dtype=torch.float64)]
-        call = ([v], [], 0, lane[:0], 0, fp64_bits(1.0), seed, stream, reference.M, [])
+        call = [[v], [], 0, lane[:0], 0, fp64_bits(1.0), seed, stream, reference.M, []]
         OPS.bernoulli_tiles(*call, found)
-        reference.bernoulli_tiles(*call, expected)
+        DEFINITION.bernoulli_tiles(*call, expected)
         assert all_same(found, expected)
         kept.append(int((found[0] > 0).sum()))
-    assert kept[0] == 0
-    assert kept[1] == n
-    assert 0 < kept[2] < n  # by how the 62 bits round to fp64
+    assert 0 == kept[0] < kept[2] < kept[1] < n  # in the middle it depends on how the 62 bits round to fp64
 
 
 def calls(rng: torch.Generator, sizes: list[int], dtype: torch.dtype | None = None) -> dict[str, tuple[Any, ...]]:

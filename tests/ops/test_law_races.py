@@ -14,7 +14,7 @@ from sparseprune import sampling
 from sparseprune.ops import reference
 from sparseprune.ops.threshold import wrapped
 
-from .significance import LEVEL, TILE, bias_of, chi_square, log_normal, two_sided
+from .significance import LEVEL, TILE, bias_of, chi_square, groups_of_like_score, log_normal, two_sided
 
 
 # ---------------------------------------------------------------- successive draws
@@ -87,6 +87,15 @@ def test_priority_of_like_scores_keeps_them_alike() -> None:
     keep = sum(sampling.priority(torch.ones(5000), 500, seed=2, stream=i, output="bool").double() for i in range(100))
     variance = 100 * 0.1 * 0.9
     assert two_sided(float(((keep - 10) ** 2).mean() / variance - 1) * (5000 / 2) ** 0.5) > LEVEL
+
+
+def test_elements_of_priority_do_not_correlate() -> None:
+    """Sums over a group vary by the sum of Var m_i = E[max(0, tau_i/v_i - 1)], of which m (m - 1) is the mean."""
+    repeats, g = 300, torch.cat(groups_of_like_score(SCORES, 4)[2:])
+    drawn = [sampling.priority(SCORES, 2000, seed=8, stream=i)[g].double() for i in range(repeats)]
+    expected = sum(float((m * (m - 1)).sum()) for m in drawn) / repeats
+    found = float(torch.stack([m.sum() for m in drawn]).var())
+    assert two_sided((found / expected - 1) * (repeats / 2) ** 0.5) > LEVEL
 
 
 # ---------------------------------------------------------------- priority is unbiased, by its numbers

@@ -133,7 +133,7 @@ def test_choices_below_and_above_every_rate() -> None:
     for c in (1e-30, 0.3, 1.0, 1e300, math.inf):
         (bits,) = struct.unpack("q", struct.pack("d", c))
         empty = torch.empty(0, dtype=torch.int64)
-        reference.bernoulli_tiles([score], [], 0, empty, 1, bits, 3, 4, reference.M, [], [out])
+        torch.ops.sparseprune.bernoulli_tiles([score], [], 0, empty, 1, bits, 3, 4, reference.M, [], [out])
         expected = []
         for i, x in enumerate(integers.scaled(v, 1)):
             t = max(1, math.floor(Fraction(min(1.0, c * x)) * 2**62)) if x else 0
