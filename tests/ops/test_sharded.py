@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import threading
 from itertools import pairwise
-from pathlib import Path
 
 import pytest
 import torch
@@ -16,9 +14,7 @@ from sparseprune.ops.layout import Runs
 from sparseprune.ops.reference import TILE
 from sparseprune.ops.sharded import Holding, ShardedVector
 
-_spec = importlib.util.spec_from_file_location("threads", Path(__file__).parents[1] / "threads.py")
-threads = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(threads)
+from ..threads import on_ranks
 
 F32, F64 = torch.float32, torch.float64
 DTYPES = {reference.COUNTS: torch.int32, reference.BOOL: torch.bool}
@@ -95,7 +91,7 @@ class Whole:
             )  # fmt: skip
             return [(starts[t] + a, o.double()) for (t, a, _), o in zip(mine, out, strict=True)]
 
-        return threads.on_ranks(len(plan), work)
+        return on_ranks(len(plan), work)
 
 
 def period(n: int) -> int:
