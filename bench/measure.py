@@ -42,7 +42,10 @@ def status_bytes(field: str) -> int:
 
 
 def peak_extra_bytes(call: Callable[[], Any]) -> int | None:
-    """Memory that a call takes beside what was there before it, at its peak; None where the system does not tell."""
+    """Memory that a call takes beside what was there before it, at its peak; None where the system does not tell.
+
+    Where memory is kept by the process for later calls, only the first call of a process shows all of it.
+    """
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
@@ -50,7 +53,6 @@ def peak_extra_bytes(call: Callable[[], Any]) -> int | None:
         return torch.cuda.max_memory_allocated() - before
     if not Path("/proc/self/clear_refs").exists():
         return None
-    call()  # what is allocated once and kept is no cost of a call
     Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts anew
     before = status_bytes("VmHWM")
     call()

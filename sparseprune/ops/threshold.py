@@ -35,7 +35,7 @@ class Race(NamedTuple):
 
     @property
     def absent(self) -> Absent:
-        """What stands for elements of other ranks: never selected before an element."""
+        """What stands for elements of other ranks: keys below all that can be selected."""
         return "lowest" if self.kind == PLAIN else "zero"
 
 
@@ -84,17 +84,18 @@ def counter(vector: Vector, race: Race) -> Callable[[int, int, int, int], Histog
     """The histograms (low, shift, bits, step) of a vector; they raise BadScore."""
 
     def count(low: int, shift: int, bits: int, step: int) -> Histogram:
-        sizes = (1 << bits) + 2, (1 << bits) if race.kind else 0
-        total = [torch.zeros(size, dtype=torch.int64, device=vector.device) for size in sizes]
+        total = None
         for part in vector.parts(race.absent, once=True, step=step):
-            found = torch.ops.sparseprune.key_histogram(
+            bins, sums = torch.ops.sparseprune.key_histogram(
                 *part.source, race.kind, part.ids, *race[1:], low, shift, bits, step
             )
-            for t, f in zip(total, found, strict=True):
-                t += f
             if part.fillers.numel():
                 fillers = int(part.fillers[part.ids % step == 0].sum())
-                without(fillers, LOWEST_KEY if race.kind == PLAIN else 0, low, shift, *total)
+                without(fillers, LOWEST_KEY if race.kind == PLAIN else 0, low, shift, bins, sums)
+            total = (bins, sums) if total is None else (total[0].add_(bins), total[1].add_(sums))
+        if total is None:  # a rank without elements
+            sizes = (1 << bits) + 2, (1 << bits) if race.kind else 0
+            total = tuple(torch.zeros(size, dtype=torch.int64, device=vector.device) for size in sizes)
         bins, sums = (vector.sum(t).cpu().numpy() for t in total)
         if bins[-1]:
             vector.raise_bad(signed=race.kind == PLAIN)
@@ -104,9 +105,9 @@ def counter(vector: Vector, race: Race) -> Callable[[int, int, int, int], Histog
 
 
 def without(number: int, key: int, low: int, shift: int, bins: Tensor, sums: Tensor) -> None:
-    """Take so many equal keys (not finite, where they are the lowest) out of a histogram and its sums."""
+    """Take so many fillers out of a histogram and its sums: their mass below all keys would mislead the guess."""
     if key == LOWEST_KEY:
-        bins[-1] -= number
+        bins[-1] -= number  # minus infinity was counted as bad
     place = (key - low) >> shift
     if place >= 0:
         bins[min(place, len(bins) - 2)] -= number

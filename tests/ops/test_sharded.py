@@ -13,6 +13,7 @@ from sparseprune.ops import reference
 from sparseprune.ops.layout import Runs
 from sparseprune.ops.reference import TILE
 from sparseprune.ops.sharded import Holding, ShardedVector
+from sparseprune.ops.threshold import LOWEST, Race, counter
 
 from ..threads import on_ranks
 
@@ -169,6 +170,24 @@ def test_copies_count_once(name, kind):
     ]
     owned = [[True, True, False], [False, True, True], [False, False, True]]
     check(whole, DRIVERS[name], plan, owned)
+
+
+@pytest.mark.parametrize("kind", [reference.PLAIN, reference.PRIORITY_RACE])
+@pytest.mark.parametrize("step", [1, 3])
+@pytest.mark.parametrize("place", [(LOWEST, 52, 12), (0, 50, 13), (-3 << 52, 50, 4), (1000 << 52, 40, 14)])
+def test_fillers_are_not_counted(kind, step, place):
+    """Else samples would mislead: a wrong guess costs passes, which no result shows."""
+    whole = Whole([5000, 1, 9002, 333], "sparse", 9, reference.BOOL)
+    found = []
+
+    def look(vector) -> None:
+        found.append(counter(vector, Race(kind, 0, 5, 1))(*place, step))
+
+    whole.alone(look)
+    assert [e for e in whole.spread(look, random_plan(whole, 3, 9, whole.g)) if isinstance(e, Exception)] == []
+    for other in found[1:]:
+        assert other[:2] == found[0][:2] and other.above == found[0].above
+        assert (other.bins == found[0].bins).all() and (other.sums == found[0].sums).all()
 
 
 @pytest.mark.parametrize("kind", ["plain", "wide"])
