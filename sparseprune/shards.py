@@ -1,6 +1,7 @@
 """DTensors: which elements of the global tensor a rank holds, the way back from local results, and numbers of all.
 
-torch computes many reductions of a DTensor on the local part only: those here see every element once.
+In torch a reduction of a DTensor is partial, and its int() or float() is that of the local part: those here see every
+element once.
 """
 
 from __future__ import annotations
@@ -82,9 +83,8 @@ class Shard:
         t = self.like
         if not is_dtensor(t):
             return local
-        return type(t).from_local(
-            local, t.device_mesh, t.placements, run_check=False, shape=t.shape, stride=t.stride()
-        )  # fmt: skip
+        stride = torch.empty(t.shape, device="meta").stride()  # local results are contiguous, whatever `like` is
+        return type(t).from_local(local, t.device_mesh, t.placements, run_check=False, shape=t.shape, stride=stride)
 
 
 def _split(place: Any, index: Tensor, parts: int, at: int) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -13,7 +14,7 @@ from .reference import TILE
 # Runs with fewer whole tiles than this are gathered like cut tiles: a slice costs more than so many elements.
 FEW = 16
 # Cut tiles gathered at once.
-CHUNK = 256
+CHUNK = 64
 
 
 class Runs(NamedTuple):
@@ -95,23 +96,28 @@ class Layout:
         runs = runs.where(runs.start.argsort())
         low, high = (runs.start + TILE - 1) // TILE, (runs.start + runs.length) // TILE
         long = high - low >= FEW
-        self.slices = [
-            Slice(*row)
-            for row in torch.stack([runs.tensor, runs.offset + low * TILE - runs.start, low, high - low], dim=1)[
-                long
-            ].tolist()
-        ]
+        rows = torch.stack([runs.tensor, runs.offset + low * TILE - runs.start, low, high - low], dim=1)[long]
+        self.slices = [Slice(*row) for row in rows.tolist()]
         some = runs.where(long)
         head = some.within(torch.zeros_like(some.start), (low * TILE - runs.start)[long])
         skip = (high * TILE - runs.start)[long]
-        self.pieces = _cut(Runs.join([runs.where(~long), head, some.within(skip, some.length - skip)]))
-        tile = self.pieces.start // TILE
-        self.tile_of_piece = tile
-        self.chunks = _chunks(tile)
+        self._take(_cut(Runs.join([runs.where(~long), head, some.within(skip, some.length - skip)])))
+        self._samples: dict[int, Layout] = {1: self}
         self.wanted = torch.zeros(tiles, dtype=torch.bool)
-        self.wanted[tile] = True
+        self.wanted[self.tile_of_piece] = True
         for s in self.slices:
             self.wanted[s.tile : s.tile + s.tiles] = True
+
+    def _take(self, pieces: Runs) -> None:
+        self.pieces, self.tile_of_piece = pieces, pieces.start // TILE
+        self.chunks = _chunks(self.tile_of_piece)
+
+    def every(self, step: int) -> Layout:
+        """The same with pieces of only those tiles whose number is a multiple of `step`."""
+        if step not in self._samples:
+            sample = self._samples[step] = copy.copy(self)
+            sample._take(self.pieces.where(self.tile_of_piece % step == 0))
+        return self._samples[step]
 
 
 def _cut(runs: Runs) -> Runs:

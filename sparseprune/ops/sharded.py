@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator
-from dataclasses import replace
-from typing import Any, NamedTuple, NoReturn
+from itertools import pairwise
+from typing import Any, Literal, NamedTuple, NoReturn
 
 import torch
 from torch import Tensor
@@ -23,6 +23,7 @@ from .vector import Absent, BadScore, NoPositiveScore, Part, Table
 NOTHING = -(1 << 20)  # below the exponent of every positive score
 SUBNORMAL = -1074  # the exponent of the least positive fp64
 FAR = 1 << 62
+Results = Literal["home", "scratch", "none"]  # where those of a part go
 
 
 class Holding(NamedTuple):
@@ -63,11 +64,23 @@ def keeping_subnormals(method: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class Gather(NamedTuple):
-    """Elements of some cut tiles: where they lie in a patch of these tiles, and in which local tensor where."""
+    """Elements of some cut tiles: where they lie in a patch of these tiles, and in which local tensor where.
+
+    fillers: how many lanes of each tile are none of them. spans: tensor, elements of `lane`, elements of the tensor.
+    """
 
     ids: Tensor
     lane: Tensor
-    spans: list[tuple[int, slice, Tensor]]  # tensor, elements of `lane`, flat indices into the tensor
+    fillers: Tensor
+    spans: list[tuple[int, slice, slice]]
+
+
+def ranges(start: Tensor, length: Tensor) -> Tensor:
+    """start[0], start[0] + 1, ... (length[0] of them), start[1], ..."""
+    end = length.cumsum(0)
+    size = int(end[-1]) if len(end) else 0
+    before = torch.repeat_interleave(start - end + length, length, output_size=size)
+    return before.add_(torch.arange(size, device=start.device))
 
 
 class ShardedVector:
@@ -108,21 +121,24 @@ class ShardedVector:
     def empty(self, dtype: torch.dtype) -> Tensor:
         return torch.empty(0, dtype=dtype, device=self.device)
 
-    def parts(self, absent: Absent = "zero", *, once: bool = False) -> Iterator[Part]:
+    def parts(self, absent: Absent = "zero", *, once: bool = False, step: int = 1) -> Iterator[Part]:
         """Parts that together hold this rank's elements; what operations write is complete after the loop.
 
-        once: only elements that this rank owns, with outputs that lead nowhere: to count each element on one rank.
+        once: only elements that this rank owns, and no outputs: to count each element on one rank.
+        step: tiles whose number is no multiple of it may be left out.
         """
-        layout = self._own if once else self._all
-        yield from self._whole(layout, scratch=once and self.copies)
+        yield from self._parts((self._own if once else self._all).every(step), absent, "none" if once else "home")
+
+    def _parts(self, layout: Layout, absent: Absent, results: Results) -> Iterator[Part]:
+        yield from self._whole(layout, results)
         for begin, end in layout.chunks:
             gather = self._gather(layout, begin, end)
-            part = self._patch(gather, absent)
+            part = self._patch(gather, absent, results)
             yield part
-            if not once:
+            if results == "home":
                 self._scatter(gather, part)
 
-    def _whole(self, layout: Layout, *, scratch: bool) -> Iterator[Part]:
+    def _whole(self, layout: Layout, results: Results) -> Iterator[Part]:
         """The long rows of whole tiles, as slices; factors that repeat are written out for a few tiles at a time."""
         together: list[tuple[int, int, int, int]] = []
         for s in layout.slices:
@@ -132,29 +148,31 @@ class ShardedVector:
                 continue
             for first in range(0, s.tiles, CHUNK):
                 tiles = min(CHUNK, s.tiles - first)
-                yield self._slices([(s.tensor, s.offset + first * TILE, s.tile + first, tiles)], scratch)
+                yield self._slices([(s.tensor, s.offset + first * TILE, s.tile + first, tiles)], results)
         if together:
-            yield self._slices(together, scratch)
+            yield self._slices(together, results)
 
-    def _slices(self, rows: list[tuple[int, int, int, int]], scratch: bool) -> Part:
+    def _slices(self, rows: list[tuple[int, int, int, int]], results: Results) -> Part:
         def cut(tensors: list[Tensor]) -> list[Tensor]:
             return [tensors[t].view(-1)[at : at + tiles * TILE] for t, at, _, tiles in rows] if tensors else []
 
-        def spread(tensor: int, at: int, size: int) -> Tensor:
-            factor, numel = self.held.factors[tensor].view(-1), self.held.scores[tensor].numel()
-            if factor.numel() == 1:
-                return factor
-            if factor.numel() == numel:
-                return factor[at : at + size]
-            return factor[torch.arange(at, at + size, device=factor.device) % factor.numel()]
-
-        factors = [spread(t, at, tiles * TILE) for t, at, _, tiles in rows] if self.held.factors else []
+        factors = [self._factor(t, at, tiles * TILE) for t, at, _, tiles in rows] if self.held.factors else []
         ids = torch.cat([torch.arange(tile, tile + tiles) for _, _, tile, tiles in rows]).to(self.device)
-        out = cut(self.held.out)
-        out = [torch.empty_like(o) for o in out] if scratch else out
+        out = [] if results == "none" else cut(self.held.out)
+        if results == "scratch":
+            out = [torch.empty_like(o) for o in out]
         return Part(
             cut(self.held.scores), factors, self.transform, ids, cut(self.held.weights), out, self.empty(torch.int64)
         )
+
+    def _factor(self, tensor: int, at: int, size: int) -> Tensor:
+        """The factors of elements at ... at + size - 1 of a local tensor."""
+        factor = self.held.factors[tensor].view(-1)
+        if factor.numel() == 1:
+            return factor
+        if factor.numel() == self.held.scores[tensor].numel():
+            return factor[at : at + size]
+        return factor[torch.arange(at, at + size, device=factor.device) % factor.numel()]
 
     def _gather(self, layout: Layout, begin: int, end: int) -> Gather:
         rows = slice(begin, end)
@@ -163,85 +181,71 @@ class ShardedVector:
         return self._gather_pieces(ids, row, layout.pieces.where(rows))
 
     def _gather_pieces(self, ids: Tensor, row: Tensor, pieces: Runs) -> Gather:
-        """Element indices of pieces in rows of a patch whose tiles are `ids`."""
-        if not len(row):
-            return Gather(ids.to(self.device), self.empty(torch.int64), [])
-        last = pieces.length.cumsum(0)
-        size = int(last[-1])
-        ends = torch.cat([torch.nonzero(pieces.tensor.diff()).view(-1), torch.tensor([len(last) - 1])])
-        names, borders = pieces.tensor[ends].tolist(), last[ends].tolist()
-        moved = [x.to(self.device) for x in (row * TILE + pieces.start % TILE, pieces.offset, last, pieces.length)]
-        lane, offset, last, length = moved
-        piece = torch.repeat_interleave(length, output_size=size)
-        place = torch.arange(size, device=self.device) - (last - length)[piece]
-        source = offset[piece] + place
-        spans = [
-            (name, slice(a, b), source[a:b]) for name, a, b in zip(names, [0, *borders[:-1]], borders, strict=True)
-        ]
-        return Gather(ids.to(self.device), lane[piece] + place, spans)
+        """Pieces in rows of a patch whose tiles are `ids`."""
+        lane = ranges((row * TILE + pieces.start % TILE).to(self.device), pieces.length.to(self.device))
+        fillers = torch.full_like(ids, TILE).index_add_(0, row, pieces.length, alpha=-1)
+        # Pieces that follow each other in the local tensor, as those of a shard all do, are copied together.
+        joined = (pieces.tensor[1:] == pieces.tensor[:-1]) & (pieces.offset[1:] == (pieces.offset + pieces.length)[:-1])
+        first = torch.cat([torch.ones(min(len(row), 1), dtype=torch.bool), ~joined]).nonzero().view(-1)
+        ends = torch.cat([pieces.length.new_zeros(1), pieces.length.cumsum(0)])
+        begins = [*ends[first].tolist(), int(ends[-1])]
+        rows = zip(pieces.tensor[first].tolist(), pieces.offset[first].tolist(), pairwise(begins), strict=True)
+        spans = [(tensor, slice(a, b), slice(at, at + b - a)) for tensor, at, (a, b) in rows]
+        return Gather(ids.to(self.device), lane, fillers.to(self.device), spans)
 
     def _values(self, gather: Gather, patch: Tensor) -> Tensor:
         """Write the transformed scores into the patch."""
-        for i, span, source in gather.spans:
-            factor = None
-            if self.held.factors:
-                whole = self.held.factors[i].view(-1)
-                factor = whole[source % whole.numel()]
-            patch[gather.lane[span]] = score_values(self.held.scores[i].view(-1)[source], factor, self.transform)
+        for i, span, place in gather.spans:
+            factor = self._factor(i, place.start, place.stop - place.start) if self.held.factors else None
+            patch[gather.lane[span]] = score_values(self.held.scores[i].view(-1)[place], factor, self.transform)
         return patch
 
     @keeping_subnormals
-    def _patch(self, gather: Gather, absent: Absent) -> Part:
-        size = len(gather.ids) * TILE
-        patch = torch.full((size,), -torch.inf if absent == "lowest" else 0.0, dtype=torch.float64, device=self.device)
+    def _patch(self, gather: Gather, absent: Absent, results: Results) -> Part:
+        size, f64 = len(gather.ids) * TILE, torch.float64
+        patch = torch.full((size,), -torch.inf if absent == "lowest" else 0.0, dtype=f64, device=self.device)
         if absent == "mass":
             self._fill(gather.ids, patch)
         self._values(gather, patch)
-        fillers = TILE - torch.bincount(gather.lane // TILE, minlength=len(gather.ids))
-        weights: list[Tensor] = []
-        if self.output == COUNTS:
-            out = torch.zeros(size, dtype=torch.int32, device=self.device)
-        elif self.output == BOOL:  # what an operation leaves alone goes back as it was
-            out = torch.zeros(size, dtype=torch.bool, device=self.device)
-            for i, span, source in gather.spans if self.held.out else []:
-                out[gather.lane[span]] = self.held.out[i].view(-1)[source]
-        else:  # m itself, and NaN where an operation leaves it alone
-            out = torch.full((size,), torch.nan, dtype=torch.float64, device=self.device)
-            weights = [torch.ones_like(out)]
-        return Part([patch], [], GIVEN, gather.ids, weights, [out], fillers)
+        out, weights = [], []
+        if results != "none" and self.output == COUNTS:
+            out = [torch.zeros_like(patch, dtype=torch.int32)]
+        elif results != "none" and self.output == BOOL:
+            out = [torch.zeros_like(patch, dtype=torch.bool)]
+            for i, span, place in gather.spans:  # what an operation leaves alone goes back as it was
+                out[0][gather.lane[span]] = self.held.out[i].view(-1)[place]
+        elif results != "none":  # m itself, and NaN where an operation leaves it alone
+            out, weights = [torch.full_like(patch, torch.nan)], [torch.ones_like(patch)]
+        return Part([patch], [], GIVEN, gather.ids, weights, out, gather.fillers)
 
     @keeping_subnormals
     def _scatter(self, gather: Gather, part: Part) -> None:
         """Bring a patch of results home, rounded as the raw operations do."""
         writer = FlatWriter(self.held.scores, self.output, self.held.weights, self.held.out)
-        for i, span, source in gather.spans:
-            found = part.out[0][gather.lane[span]]
-            if found.is_floating_point():
-                written = ~found.isnan()
-                found, source = found[written], source[written]
-            target = self.held.out[i].view(-1)
-            target[source] = writer.finish(i, source, found, found).to(target.dtype)  # pyright: ignore[reportArgumentType]
+        for i, span, place in gather.spans:
+            found, target = part.out[0][gather.lane[span]], self.held.out[i].view(-1)[place]
+            result = writer.finish(i, place, found, found).to(target.dtype)
+            target.copy_(torch.where(found.isnan(), target, result) if found.is_floating_point() else result)
 
     def _fill(self, ids: Tensor, patch: Tensor) -> None:
-        """Write scores that quantise to the masses and positive numbers of all runs in cut tiles; own ones come over.
+        """Write scores that quantise to the masses and positive numbers of other ranks' runs in these tiles.
 
         q_j >= 1 with the right sum: k or k + 1 units each. A unit is 1, more where fp64 ends (v = q 2^(e-31)).
         """
         assert self._table is not None  # masses are known after `table` only
-        start, _, mass, positives = self._foreign.to(self.device).unbind(1)
-        here = torch.searchsorted(ids, start // TILE).clamp(max=len(ids) - 1)
-        rows = ((ids[here] == start // TILE) & (positives > 0)).nonzero().view(-1)
-        lane = here[rows] * TILE + start[rows] % TILE
-        mass, positives = mass[rows], positives[rows]
-        exponent = self._table.exponents[ids[here[rows]]].to(torch.int64)
+        ends = torch.stack([ids[0] * TILE, (ids[-1] + 1) * TILE]).cpu()
+        begin, end = torch.searchsorted(self._foreign[:, 0].contiguous(), ends).tolist()
+        start, _, mass, positives = self._foreign[begin:end].to(self.device).unbind(1)
+        row = torch.searchsorted(ids, start // TILE)
+        exponent = self._table.exponents[ids[row]].to(torch.int64)
         unit = (31 - exponent + SUBNORMAL).clamp(min=0)
-        mass = mass >> unit
-        run = torch.repeat_interleave(positives)
-        j = torch.arange(len(run), device=ids.device) - (positives.cumsum(0) - positives)[run]
-        k = mass[run] // positives[run] + (j < mass[run] % positives[run])
-        power = (exponent - 31 + unit)[run]
-        half = power >> 1
-        patch[lane[run] + j] = (k.to(torch.float64) * power_of_two(half)) * power_of_two(power - half)
+        mass, power = mass >> unit, exponent - 31 + unit
+        k, more = mass // positives, mass % positives
+        lane = ranges(row * TILE + start % TILE, positives)
+        number = torch.stack([more, positives - more], dim=1)
+        values = torch.stack([k + 1, k], dim=1).to(torch.float64) * power_of_two(power >> 1).unsqueeze(1)
+        values = values * power_of_two(power - (power >> 1)).unsqueeze(1)
+        patch[lane] = torch.repeat_interleave(values.view(-1), number.view(-1), output_size=len(lane))
 
     # ------------------------------------------------------------ tables and reductions
     def table(self) -> Table:
@@ -290,7 +294,7 @@ class ShardedVector:
         return torch.cat([torch.stack([pieces.start, pieces.length], dim=1), both], dim=1)
 
     def _share(self, rows: Tensor) -> Tensor:
-        """Exchange runs of cut tiles (those that others may hold a part of) and keep those in tiles of one's own."""
+        """Exchange runs of cut tiles that others may share; keep what others have in tiles of one's own."""
         tile = rows[:, 0] // TILE
         if not self.copies:
             size = torch.zeros(self.tiles, dtype=torch.int64).index_add_(0, tile, rows[:, 1])
@@ -300,7 +304,8 @@ class ShardedVector:
         rows = self.ranks.rows(rows)
         mine = torch.zeros(self.tiles, dtype=torch.bool)
         mine[self._all.tile_of_piece] = True
-        return rows[mine[rows[:, 0] // TILE]]
+        other = mine[rows[:, 0] // TILE] & (rows[:, 3] > 0) & ~torch.isin(rows[:, 0], self._all.pieces.start)
+        return rows[other][rows[other][:, 0].argsort()]
 
     def exponent(self) -> int:
         """The power of two that races and histograms divide by: that of the largest score if some are fp64, else 0."""
@@ -344,7 +349,7 @@ class ShardedVector:
         """
         if self.copies:
             ties = torch.zeros_like(ties)
-            for part in self.parts(absent, once=True):
+            for part in self._parts(self._own, absent, "scratch"):
                 part.put(ties, write(part, torch.full((part.tiles,), TILE, device=self.device)))
         total = self.ranks.sum(ties)
         quota = (need - (total.cumsum(0) - total)).clamp(min=0)
@@ -373,7 +378,7 @@ class ShardedVector:
         if not gather.spans:
             return torch.zeros(TILE, dtype=torch.bool, device=self.device)
         for quota in (TILE, 0):
-            part = replace(self._patch(gather, absent))
+            part = self._patch(gather, absent, "scratch")
             write(part, torch.tensor([quota], device=self.device))
             kept.append(part.out[0] != 0)
         return kept[0] & ~kept[1]

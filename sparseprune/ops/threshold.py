@@ -13,11 +13,13 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from .reference import PLAIN
 from .vector import Absent, Vector
 
 LOWEST = -(1 << 63)
+LOWEST_KEY = LOWEST + (1 << 52) - 1  # of minus infinity
 FIRST, NEXT = 12, 14  # bits of the histograms: of everything, inside a bin
 STEP, ENOUGH = 16, 1024  # the sample: every STEP-th tile, where there are at least ENOUGH tiles
 DEVIATIONS = (2.5, 12.0)  # half widths of the window; neighbours are alike in nets, so a tile tells less than its size
@@ -83,12 +85,13 @@ def counter(vector: Vector, race: Race) -> Callable[[int, int, int, int], Histog
 
     def count(low: int, shift: int, bits: int, step: int) -> Histogram:
         total = None
-        for part in vector.parts(race.absent, once=True):
+        for part in vector.parts(race.absent, once=True, step=step):
             bins, sums = torch.ops.sparseprune.key_histogram(
                 *part.source, race.kind, part.ids, *race[1:], low, shift, bits, step
             )
-            if race.kind == PLAIN and part.fillers.numel():  # minus infinity, below every key
-                bins[-1] -= part.fillers[part.ids % step == 0].sum()
+            if part.fillers.numel():
+                fillers = int(part.fillers[part.ids % step == 0].sum())
+                without(fillers, LOWEST_KEY if race.kind == PLAIN else 0, low, shift, bins, sums)
             total = (bins, sums) if total is None else (total[0].add_(bins), total[1].add_(sums))
         if total is None:  # a rank without elements
             sizes = (1 << bits) + 2, (1 << bits) if race.kind else 0
@@ -99,6 +102,17 @@ def counter(vector: Vector, race: Race) -> Callable[[int, int, int, int], Histog
         return Histogram(low, shift, bins[:-2], int(bins[-2]), sums)
 
     return count
+
+
+def without(number: int, key: int, low: int, shift: int, bins: Tensor, sums: Tensor) -> None:
+    """Take so many fillers out of a histogram and its sums: their mass below all keys would mislead the guess."""
+    if key == LOWEST_KEY:
+        bins[-1] -= number  # minus infinity was counted as bad
+    place = (key - low) >> shift
+    if place >= 0:
+        bins[min(place, len(bins) - 2)] -= number
+        if place < len(sums):
+            sums[place] -= wrapped(number * (key - low))
 
 
 def refine(count: Count, found: Bin | None, rank: int, end: int, enough: Enough) -> Bin:

@@ -100,10 +100,11 @@ class Vector:
     def empty(self, dtype: torch.dtype) -> Tensor:
         return torch.empty(0, dtype=dtype, device=self.device)
 
-    def parts(self, absent: Absent = "zero", *, once: bool = False) -> Iterator[Part]:
+    def parts(self, absent: Absent = "zero", *, once: bool = False, step: int = 1) -> Iterator[Part]:
         """Parts that together hold this process's elements; what operations write is complete after the loop.
 
         once: every element on one process only, where several hold copies; for counting, not for writing.
+        step: tiles whose number is no multiple of it may be left out.
         """
         yield self._part
 

@@ -79,8 +79,8 @@ class SharedArguments(Arguments):
                 scores = [local(t) for t in tensors]
                 factor = _local_factor(who, factor, shards, single)
             given = Arguments.of(who, scores[0] if single and shards else scores, transform, factor, some=False)
-        except ValueError as error:
-            return cls(who, single, [], [], [], 0, ranks, shards, [str(error)])
+        except Exception as error:  # kept until the ranks meet
+            return cls(who, single, [], [], [], 0, ranks, shards, [_text(error)])
         return cls(who, single, given.shapes, given.scores, given.factors, given.transform, ranks, shards)
 
     @contextmanager
@@ -88,8 +88,8 @@ class SharedArguments(Arguments):
         """Keep an error until the ranks meet."""
         try:
             yield
-        except ValueError as error:
-            self.wrong.append(str(error))
+        except Exception as error:  # the memory of one rank may be too small, say: no other one must wait for it
+            self.wrong.append(_text(error))
 
     # ------------------------------------------------------------ checks
     def one_of(self, argument: str, value: object, allowed: Sequence[object]) -> None:
@@ -285,6 +285,10 @@ class SharedArguments(Arguments):
             text = f"{name} of shape {list(shape)} must be {expected}, got {value} at flat index {flat}"
         text = next(t for t in self.ranks.gather(text) if t is not None)
         return ValueError(f"{self.who}: {text}")
+
+
+def _text(error: Exception) -> str:
+    return str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
 
 
 def _kind(tensor: Any) -> str:

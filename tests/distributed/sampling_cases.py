@@ -225,6 +225,7 @@ def case_wrong_arguments_hang_nobody() -> None:
     other = distribute_tensor(noise(40, 9), line, [Shard(1)])
     assert "like scores" in same_error(lambda: sampling.top_k(spread, 3, output="weights", weights=other))
     assert "broadcast" in same_error(lambda: sampling.top_k(spread, 3, factor=x))
+    assert "TypeError" in same_error(lambda: sampling.top_k(spread, 3, output="weights", weights=3 if rank else spread))
     sums = DTensor.from_local(noise(4, 4), line, [Partial()])
     assert "sharded or replicated" in same_error(lambda: sampling.top_k(sums, 3))
     assert "process group" in same_error(lambda: sampling.top_k(x, 3, group="gloo"))

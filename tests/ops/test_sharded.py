@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import threading
 from itertools import pairwise
-from pathlib import Path
 
 import pytest
 import torch
@@ -15,10 +13,9 @@ from sparseprune.ops import reference
 from sparseprune.ops.layout import Runs
 from sparseprune.ops.reference import TILE
 from sparseprune.ops.sharded import Holding, ShardedVector
+from sparseprune.ops.threshold import LOWEST, Race, counter
 
-_spec = importlib.util.spec_from_file_location("threads", Path(__file__).parents[1] / "threads.py")
-threads = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(threads)
+from ..threads import on_ranks
 
 F32, F64 = torch.float32, torch.float64
 DTYPES = {reference.COUNTS: torch.int32, reference.BOOL: torch.bool}
@@ -46,6 +43,8 @@ class Whole:
         if kind == "wide":
             scores = [s.double() * 2.0 ** (-1030 if i % 2 else -1000) for i, s in enumerate(scores)]
             dtypes = [F64]
+        if kind == "tiny":  # quantised units of more than 1: fp64 ends here
+            scores, dtypes = [s.double() * 2.0**-1060 for s in scores], [F64]
         if kind == "sparse":
             scores = [s * (torch.rand(len(s), generator=g) < 0.01) for s in scores]
         if kind == "factor":
@@ -95,7 +94,7 @@ class Whole:
             )  # fmt: skip
             return [(starts[t] + a, o.double()) for (t, a, _), o in zip(mine, out, strict=True)]
 
-        return threads.on_ranks(len(plan), work)
+        return on_ranks(len(plan), work)
 
 
 def period(n: int) -> int:
@@ -129,10 +128,12 @@ def check(whole: Whole, driver, plan, owned=None) -> None:
 
 @pytest.mark.parametrize("name", DRIVERS)
 @pytest.mark.parametrize("size", [1, 2, 3, 8])
-@pytest.mark.parametrize("kind", ["plain", "ties", "wide", "sparse", "factor"])
+@pytest.mark.parametrize("kind", ["plain", "ties", "wide", "tiny", "sparse", "factor"])
 def test_any_split_gives_the_same_bits(name, size, kind):
     seed = size * 100 + len(kind)
-    outputs = (reference.BOOL, reference.WEIGHTS) if name in ("top_k", "successive") else range(4)
+    outputs = range(4) if kind == "plain" else (reference.M, reference.WEIGHTS)
+    if name in ("top_k", "successive"):
+        outputs = reference.BOOL, reference.WEIGHTS
     for output in outputs:
         whole = Whole([5000, 1, 9002, 333, 12], kind, seed, output)
         check(whole, DRIVERS[name], random_plan(whole, size, 1 + size, whole.g))
@@ -173,6 +174,24 @@ def test_copies_count_once(name, kind):
     ]
     owned = [[True, True, False], [False, True, True], [False, False, True]]
     check(whole, DRIVERS[name], plan, owned)
+
+
+@pytest.mark.parametrize("kind", [reference.PLAIN, reference.PRIORITY_RACE])
+@pytest.mark.parametrize("step", [1, 3])
+@pytest.mark.parametrize("place", [(LOWEST, 52, 12), (0, 50, 13), (-3 << 52, 50, 4), (1000 << 52, 40, 14)])
+def test_fillers_are_not_counted(kind, step, place):
+    """Else samples would mislead: a wrong guess costs passes, which no result shows."""
+    whole = Whole([5000, 1, 9002, 333], "sparse", 9, reference.BOOL)
+    found = []
+
+    def look(vector) -> None:
+        found.append(counter(vector, Race(kind, 0, 5, 1))(*place, step))
+
+    whole.alone(look)
+    assert [e for e in whole.spread(look, random_plan(whole, 3, 9, whole.g)) if isinstance(e, Exception)] == []
+    for other in found[1:]:
+        assert other[:2] == found[0][:2] and other.above == found[0].above
+        assert (other.bins == found[0].bins).all() and (other.sums == found[0].sums).all()
 
 
 @pytest.mark.parametrize("kind", ["plain", "wide"])
