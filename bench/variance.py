@@ -97,7 +97,7 @@ def picture(rows: list[Row], path: Path) -> None:
                 form = [a / b for a, b in zip(row["closed_form"], unit, strict=True)]
                 style = "--" if method == "priority" else "-"
                 axes.plot(x, form, style, color=f"C{i}", linewidth=1, label=f"{method}, {FORMS.get(method, 'exact')}")
-        axes.set(title=f"{case[0]}, s = k = {case[1]:.0%} of the scores", ylim=(0, 1.4), xticks=x)
+        axes.set(title=f"{case[0]}, s = k = {case[1]:.0%} of the scores", ylim=(0, 1.9), xticks=x)
     for axes in grid[1]:
         axes.set_xlabel("tenth of the sum, least scores first")
     for axes in grid[:, 0]:

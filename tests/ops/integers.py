@@ -6,7 +6,7 @@ import itertools
 import math
 import random
 import struct
-from decimal import ROUND_HALF_EVEN, Decimal, localcontext
+from decimal import ROUND_HALF_EVEN, Context, Decimal, localcontext
 from fractions import Fraction
 
 TILE, WORD = 4096, 1 << 32
@@ -115,7 +115,7 @@ def multinomial(v: list[float], draws: int, seed: int, stream: int) -> tuple[lis
 # ---------------------------------------------------------------- poisson
 def poisson_tails(mean: int, entries: int) -> list[Decimal]:
     """2^64 P(X > k) to 80 decimal digits."""
-    with localcontext(prec=80):
+    with localcontext(Context(prec=80)):
         term, tail, tails = (-Decimal(mean)).exp(), Decimal(1), []
         for k in range(entries):
             tail -= term
