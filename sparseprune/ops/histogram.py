@@ -81,7 +81,8 @@ class OutOfReach(ValueError):
 
 def expected_nnz_systematic(n: np.ndarray, p: np.ndarray, draws: int) -> float:
     """sum_j n_j min(1, s p_j): a count is floor or ceil of its mean."""
-    return float(np.cumsum(n * np.minimum(1.0, draws * p))[-1])
+    exact = float(np.cumsum(n * np.minimum(1.0, draws * p))[-1])
+    return exact * (1.0 + 2.0**-40)  # s equal scores make s, and must not round to less
 
 
 def draws_for_nnz(vector: Vector, nnz: int, *, systematic: bool = False) -> int:

@@ -28,7 +28,7 @@ def bernoulli(
 
     Args: as in `multinomial`. 1 <= k <= number of elements; where at most k scores are positive all of them are kept.
     Returns: as in `multinomial`; counts are 0 or 1, E[m_i] = 1. The expected number kept is k, less at most 1/128 of
-        the elements within 1/128 octave of 1/c.
+        the elements within 1/128 octave of 1/c, plus at most 2^-23 k.
     Raises: as in `multinomial`.
     Cost: 2 reads (float64 scores: 3) and 1 write; a histogram of 4 MB.
     Reference: Poisson sampling, Hajek 1964.

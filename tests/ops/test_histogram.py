@@ -95,3 +95,18 @@ def test_out_of_reach(scores, nnz, reach) -> None:
     with pytest.raises(ValueError, match="draws_for_nnz: nnz must be at most what draws can reach") as error:
         sampling.draws_for_nnz(torch.tensor(scores, dtype=torch.float64), nnz)
     assert reach in str(error.value)
+
+
+@pytest.mark.parametrize("size", [10, 100, 777])
+def test_equal_scores_need_as_many_systematic_draws_as_elements(size: int) -> None:
+    for nnz in range(1, size + 1):
+        assert sampling.draws_for_nnz(torch.ones(size), nnz, law="systematic") == nnz
+
+
+def test_systematic_draws_keep_the_asked_number_on_average() -> None:
+    scores = log_normal(10_000)
+    draws = sampling.draws_for_nnz(scores, 1000, law="systematic")
+    p = (scores.double() / scores.double().sum()).numpy()
+    assert np.minimum(1.0, draws * p).sum() == pytest.approx(1000, rel=1e-3)
+    kept = [int(sampling.systematic(scores, draws, seed=1, stream=i, output="bool").sum()) for i in range(40)]
+    assert abs(float(np.mean(kept)) - 1000) < 6.5 * max(float(np.std(kept)), 1.0) / math.sqrt(40)
