@@ -43,8 +43,8 @@ struct Window {
     const uint64_t width = everything() ? room : uint64_t{1} << (shift + bits);
     return width < room ? static_cast<int64_t>(static_cast<uint64_t>(low) + width) : LARGEST_KEY;
   }
-  uint64_t offset(double v) const { return static_cast<uint64_t>(order_key(v)) - static_cast<uint64_t>(low); }
-  uint64_t bin(double v) const { return offset(v) >> shift; }
+  uint64_t offset(int64_t key) const { return static_cast<uint64_t>(key) - static_cast<uint64_t>(low); }
+  uint64_t bin(int64_t key) const { return offset(key) >> shift; }
   uint64_t last() const { return (uint64_t{1} << bits) - 1; }
 };
 

@@ -8,7 +8,8 @@
 
 namespace sparseprune {
 
-enum RaceKind : int64_t { PLAIN, PRIORITY_RACE, SUCCESSIVE_RACE };  // PLAIN: the value itself is the key
+// PLAIN: the value itself is the key. COINS: keys like PRIORITY_RACE, of numbers of their own; not for callers.
+enum RaceKind : int64_t { PLAIN, PRIORITY_RACE, SUCCESSIVE_RACE, COINS };
 
 // Where the keys of a tile lie beside a window, as far as a glance at the random numbers tells.
 struct Sides {
@@ -16,6 +17,8 @@ struct Sides {
   uint8_t side[TILE];
   int32_t near[TILE / BATCH], above;  // how many are NEAR in each batch, and ABOVE in all
 
+  // keep = whether ABOVE.
+  void keep_above(uint8_t* keep) const;
   // f(lane) for those that are NEAR, in order.
   template <class F>
   void for_each_near(const F& f) const {
@@ -34,10 +37,10 @@ class Race {
 
   // What runs for score v. The others take scores.
   const Rescale& rescale() const { return rescale_; }
-  // The keys of a tile, and of one score.
+  // The keys of a tile, and of one score: bits of non-negative numbers, which sort like these.
   template <class V>
-  void keys(const V* v, uint32_t tile, double* key) const;
-  double key(double v, uint32_t tile, int lane) const;
+  void keys(const V* v, uint32_t tile, int64_t* key) const;
+  int64_t key(double v, uint32_t tile, int lane) const;
 
   // Compares all keys with the window [low, high) by bounds of the times; returns how many are NEAR: all of them, with
   // nothing written, where the window is not fit for it (low not positive, or too wide).

@@ -148,6 +148,14 @@ def test_bad_arguments(method, options, text) -> None:
             "multinomial: dtype must not be float16 for output 'm': 1/(s p) overflows it",
         ),
         (
+            lambda: sampling.priority(TEN, 5, seed=0, out=TEN.bool()),
+            "priority: out must be contiguous torch.float32, got torch.bool with strides (5, 1)",
+        ),
+        (
+            lambda: sampling.systematic(TEN, 5, seed=0, output="weights", out=TEN.int()),
+            "systematic: out must be contiguous torch.float32, got torch.int32 with strides (5, 1)",
+        ),
+        (
             lambda: sampling.priority(TEN, 5, seed=0, out=TEN.half()),
             "priority: dtype must not be float16 for output 'm': 1/(s p) overflows it",
         ),

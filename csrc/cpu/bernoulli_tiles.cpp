@@ -1,10 +1,9 @@
 // An independent coin for every element, fused with the output.
-#include <cmath>
+#include <algorithm>
 #include <cstring>
 
 #include "kept.h"
-#include "philox.h"
-#include "rescale.h"
+#include "race.h"
 
 namespace sparseprune {
 namespace {
@@ -12,69 +11,56 @@ namespace {
 template <class V>
 struct Scratch {
   V v[TILE];
+  Sides sides;
   Kept kept;
 };
 
-struct Coins {
-  Rescale rescale;
-  double rate;
-  uint64_t seed;
-  uint32_t stream;
-
-  double probability(double v) const {
-    const double p = rate * rescale(v);
-    return p < 1.0 ? p : 1.0;
+class Coins {
+ public:
+  Coins(int64_t exponent, int64_t rate, int64_t seed, int64_t stream)
+      : race_(COINS, exponent, seed, stream), seed_(static_cast<uint64_t>(seed)), stream_(static_cast<uint32_t>(stream)) {
+    std::memcpy(&rate_, &rate, sizeof rate_);
   }
+
+  // An element is kept where u < c v up to the last bits, that is where v / u > 1 / c: a glance tells nearly all.
+  template <class V>
+  void toss(uint32_t number, Scratch<V>& t) const {
+    const double edge = 1.0 / rate_;
+    if (race_.glance(t.v, number, edge, edge, t.sides) < TILE) {
+      t.sides.keep_above(t.kept.keep);
+      t.sides.for_each_near(
+          [&](int i) { t.kept.keep[i] = keeps(t.v[i], random_bits(i, number, BERNOULLI, 0, seed_, stream_)); });
+      return;
+    }
+    uint64_t bits[BATCH];
+    for (int g = 0; g < TILE; g += BATCH) {
+      random_batch(g, number, BERNOULLI, seed_, stream_, bits);
+      for (int i = 0; i < BATCH; ++i) t.kept.keep[g + i] = keeps(t.v[g + i], bits[i]);
+    }
+  }
+
+  double multiplier(double v) const { return 0x1p62 / static_cast<double>(limit(v)); }
+
+ private:
+  // t = trunc(min(1, c v) 2^62), but at least 1.
+  int64_t limit(double v) const {
+    const double p = rate_ * race_.rescale()(v);
+    return std::max<int64_t>(1, static_cast<int64_t>((p < 1.0 ? p : 1.0) * 0x1p62));
+  }
+  bool keeps(double v, uint64_t bits) const { return v > 0 && static_cast<int64_t>(bits >> 2) < limit(v); }
+
+  Race race_;
+  double rate_;
+  uint64_t seed_;
+  uint32_t stream_;
 };
 
-// trunc(p 2^62), but at least 1: kept iff the number's first 62 bits are less.
-inline double limit(double p) {
-  const double t = std::trunc(p * 0x1p62);
-  return t < 1.0 ? 1.0 : t;
-}
-
-// Keeps by the numbers' high words h: h + 1 <= p 2^32 suffices, h < p 2^32 is necessary where h > 0. Returns how many
-// elements are left open: none in nearly all batches.
 template <class V>
-inline int32_t toss_as(const V* v, const uint64_t* bits, const Coins& coins, uint8_t* keep) {
-  int32_t open = 0;
-  for (int i = 0; i < BATCH; ++i) {
-    const double h = static_cast<double>(static_cast<int64_t>(bits[i] >> 32)), edge = coins.probability(v[i]) * 0x1p32;
-    const bool kept = h + 1.0 <= edge;
-    open += (v[i] > 0) & !kept & ((h < edge) | (h == 0));
-    keep[i] = (v[i] > 0) & kept;
-  }
-  return open;
-}
-CLONES int32_t toss(const double* v, const uint64_t* bits, const Coins& coins, uint8_t* keep) {
-  return toss_as(v, bits, coins, keep);
-}
-CLONES int32_t toss(const float* v, const uint64_t* bits, const Coins& coins, uint8_t* keep) {
-  return toss_as(v, bits, coins, keep);
-}
-
-template <class V>
-void toss_exactly(const V* v, const uint64_t* bits, const Coins& coins, uint8_t* keep) {
-  for (int i = 0; i < BATCH; ++i) {
-    keep[i] = v[i] > 0 && (bits[i] >> 2) < static_cast<uint64_t>(limit(coins.probability(v[i])));
-  }
-}
-
-template <class V>
-void draw(const V* v, uint32_t number, const Coins& coins, uint8_t* keep) {
-  uint64_t bits[BATCH];
-  for (int g = 0; g < TILE; g += BATCH) {
-    random_batch(g, number, BERNOULLI, coins.seed, coins.stream, bits);
-    if (toss(v + g, bits, coins, keep + g) > 0) toss_exactly(v + g, bits, coins, keep + g);
-  }
-}
-
-template <class V>
-void draw_tiles(const Vector& vector, const TileNumbers& number, const Coins& coins, Output output) {
+void toss_tiles(const Vector& vector, const TileNumbers& number, const Coins& coins, Output output) {
   for_each_tile<Scratch<V>>(vector.tiles(), [&](int64_t b, Scratch<V>& t) {
     vector.load(b, t.v);
-    draw(t.v, static_cast<uint32_t>(number[b]), coins, t.kept.keep);
-    store_kept(vector, b, output, t.kept, [&](int i) { return 0x1p62 / limit(coins.probability(t.v[i])); });
+    coins.toss(static_cast<uint32_t>(number[b]), t);
+    store_kept(vector, b, output, t.kept, [&](int i) { return coins.multiplier(t.v[i]); });
   });
 }
 
@@ -83,13 +69,14 @@ void bernoulli_tiles_cpu(std::vector<Tensor> scores, std::vector<Tensor> factors
                          std::vector<Tensor> weights, std::vector<Tensor> out) {
   const Vector vector(scores, factors, transform, weights, out);
   const TileNumbers number(ids);
-  Coins coins{Rescale(exponent), 0.0, static_cast<uint64_t>(seed), static_cast<uint32_t>(stream)};
-  std::memcpy(&coins.rate, &rate, sizeof rate);
-  vector.fits_float() ? draw_tiles<float>(vector, number, coins, static_cast<Output>(output))
-                      : draw_tiles<double>(vector, number, coins, static_cast<Output>(output));
+  const Coins coins(exponent, rate, seed, stream);
+  vector.fits_float() ? toss_tiles<float>(vector, number, coins, static_cast<Output>(output))
+                      : toss_tiles<double>(vector, number, coins, static_cast<Output>(output));
 }
 
 }  // namespace
 }  // namespace sparseprune
 
-STABLE_TORCH_LIBRARY_IMPL(sparseprune, CPU, m) { m.impl("bernoulli_tiles", TORCH_BOX(&sparseprune::bernoulli_tiles_cpu)); }
+STABLE_TORCH_LIBRARY_IMPL(sparseprune, CPU, m) {
+  m.impl("bernoulli_tiles", TORCH_BOX(&sparseprune::bernoulli_tiles_cpu));
+}

@@ -1,7 +1,6 @@
 // Draws with replacement inside every tile, fused with the output.
 #include <algorithm>
 #include <bit>
-#include <numeric>
 
 #include "philox.h"
 #include "quantize.h"
@@ -28,38 +27,24 @@ struct Source {
   uint32_t stream;
 };
 
-// The tile's mass M and 2^64 mod M: numbers below M are floor(u M / 2^64) of 64 random bits u, with rejection.
+// The tile's mass M. A number below M is r = floor(u M / 2^64) of 64 random bits u, unless u M mod 2^64 < 2^64 mod M.
 struct Range {
-  explicit Range(int64_t total) : mass(static_cast<uint64_t>(total)), modulus((0 - mass) % mass) {}
+  explicit Range(int64_t total)
+      : mass(static_cast<uint64_t>(total)), modulus((0 - mass) % mass), shift(std::max(0, static_cast<int>(std::bit_width(mass)) - 31)) {}
   uint64_t mass, modulus;
+  int shift;  // r >> shift: its leading bits, at most 31
 };
 
-// Whether u is to be rejected: u M mod 2^64 < 2^64 mod M.
-inline bool below(uint64_t u, const Range& range, int64_t& r) {
-  const Wide product = wide_product(u, range.mass);
-  r = static_cast<int64_t>(product.high);
-  return product.low < range.modulus;
-}
-
-// r from u; whether some u is to be rejected.
-CLONES bool fill_numbers(const uint64_t* u, const Range& mass, int64_t* r) {
+// Elements for BATCH random numbers by the leading bits alone; whether some of them are in doubt. Those of r lie at most 2
+// above u1 M1 / 2^32, where u1 and M1 are the leading bits of u and M: an element whose sum is further above is right.
+// All side by side: a sixteenth of the tile by comparison with all of them, as gathers are slow, then by halving.
+CLONES bool guess(const int32_t* high, const Range& mass, const uint64_t* u, int32_t* found) {
   const Range range = mass;
-  uint64_t rejected = 0;
-  for (int i = 0; i < BATCH; ++i) rejected |= below(u[i], range, r[i]);
-  return rejected != 0;
-}
-
-int64_t next_accepted(uint64_t u, int64_t j, const Range& range, const Source& s) {
-  int64_t r;
-  for (uint32_t attempt = 1; below(u, range, r); ++attempt) u = random_bits(j, s.tile, DRAW, attempt, s.seed, s.stream);
-  return r;
-}
-
-// The first element whose high part is not below r's, side by side: a sixteenth of the tile by comparison with all of
-// them, as gathers are slow, then by halving. Whether one of them is equal to it.
-CLONES bool search(const int32_t* high, const int64_t* r, int shift, int32_t* found) {
-  int32_t sought[BATCH], at[BATCH] = {}, equal = 0;
-  for (int i = 0; i < BATCH; ++i) sought[i] = static_cast<int32_t>(r[i] >> shift);
+  const uint64_t leading = range.mass >> range.shift;
+  int32_t sought[BATCH], at[BATCH] = {};
+  uint64_t rejected = 0, near = 0;
+  for (int i = 0; i < BATCH; ++i) sought[i] = static_cast<int32_t>((u[i] >> 32) * leading >> 32);
+  for (int i = 0; i < BATCH; ++i) rejected |= u[i] * range.mass < range.modulus;
   for (int place = PART; place < TILE; place += PART) {
     const int32_t last = high[place - 1];
     for (int i = 0; i < BATCH; ++i) at[i] += PART * (last < sought[i]);
@@ -68,9 +53,9 @@ CLONES bool search(const int32_t* high, const int64_t* r, int shift, int32_t* fo
     const int32_t* last = high + half - 1;
     for (int i = 0; i < BATCH; ++i) at[i] += half * (last[at[i]] < sought[i]);
   }
-  for (int i = 0; i < BATCH; ++i) equal |= high[at[i]] == sought[i];
+  for (int i = 0; i < BATCH; ++i) near |= high[at[i]] - sought[i] <= 2;
   for (int i = 0; i < BATCH; ++i) found[i] = at[i];
-  return equal != 0;
+  return (rejected | near) != 0;
 }
 
 CLONES int64_t mass_of(const int32_t* q) {
@@ -84,30 +69,32 @@ CLONES void fill_high(const int32_t* q, int shift, int32_t* high) {
   for (int i = 0; i < TILE; ++i) high[i] = static_cast<int32_t>((sum += q[i]) >> shift);
 }
 
-// The first element from `at` on whose inclusive sum exceeds r.
-int settle(const int32_t* q, int at, int64_t r) {
-  int64_t sum = std::accumulate(q, q + at + 1, int64_t{0});
-  while (sum <= r) sum += q[++at];
-  return at;
+// The element of draw j by the law; `guess` where it is surely right.
+template <class V>
+int element(const Tile<V>& t, const Range& range, uint64_t u, int guess, int64_t j, const Source& s) {
+  Wide product = wide_product(u, range.mass);
+  if (product.low >= range.modulus && t.high[guess] > static_cast<int64_t>(product.high >> range.shift)) return guess;
+  for (uint32_t attempt = 1; product.low < range.modulus; ++attempt) {
+    product = wide_product(random_bits(j, s.tile, DRAW, attempt, s.seed, s.stream), range.mass);
+  }
+  uint64_t sum = 0;
+  for (int at = 0;; ++at) {
+    if ((sum += t.q[at]) > product.high) return at;
+  }
 }
 
 // n draws into t.counts, and into t.drawn while they are few. An element is the first whose inclusive sum exceeds r.
 template <class V>
 void draw(Tile<V>& t, int64_t n, const Source& source) {
   const Range range(mass_of(t.q));
-  const int shift = std::max(0, static_cast<int>(std::bit_width(range.mass)) - 31);
-  fill_high(t.q, shift, t.high);
+  fill_high(t.q, range.shift, t.high);
   uint64_t u[BATCH];
-  int64_t r[BATCH];
   int32_t at[BATCH];
   for (int64_t j = 0; j < n; j += BATCH) {
     const int batch = static_cast<int>(std::min<int64_t>(BATCH, n - j));
     random_batch(j, source.tile, DRAW, source.seed, source.stream, u);
-    if (fill_numbers(u, range, r)) {
-      for (int i = 0; i < batch; ++i) r[i] = next_accepted(u[i], j + i, range, source);
-    }
-    if (search(t.high, r, shift, at)) {  // rare: q reaches 2^30 where exponents are the tiles' own
-      for (int i = 0; i < batch; ++i) at[i] = settle(t.q, at[i], r[i]);
+    if (guess(t.high, range, u, at)) {  // rare: q reaches 2^30 where exponents are the tiles' own
+      for (int i = 0; i < batch; ++i) at[i] = element(t, range, u[i], at[i], j + i, source);
     }
     for (int i = 0; i < batch; ++i) ++t.counts[at[i]];
     if (n <= SPARSE) std::copy_n(at, batch, t.drawn + j);

@@ -25,7 +25,7 @@ struct Scratch {
 template <class V>
 struct Field {
   V v[TILE];
-  double key[TILE];
+  int64_t key[TILE];
   Sides sides;
 };
 
@@ -65,7 +65,7 @@ CLONES Tally place_keys(const double* v, int n, Window w, uint32_t* digit, uint8
   Tally tally;
   for (int i = 0; i < n; ++i) {
     const int64_t key = order_key(v[i]);
-    const uint64_t bin = w.bin(v[i]);
+    const uint64_t bin = w.bin(key);
     digit[i] = static_cast<uint32_t>(bin);
     inside[i] = (key >= w.low) & (bin <= last) & (key != 0);
     tally.zeros += key == 0;
@@ -172,7 +172,7 @@ class Histogram {
     for (int g = 0; g < n; g += GROUP) {
       if (!any(inside + g)) continue;
       for (int i = g; i < std::min(n, g + GROUP); ++i) {
-        if (inside[i]) noted_.push_back(window_.offset(v[i]));
+        if (inside[i]) noted_.push_back(window_.offset(order_key(v[i])));
       }
     }
   }
@@ -180,12 +180,12 @@ class Histogram {
   void add_crowd(const uint32_t* digit, int kept, int64_t zeros) {
     counts_.resize(copies_ * bins_);
     for (int i = 0; i < kept; ++i) ++counts_[(i & (copies_ - 1)) * bins_ + digit[i]];
-    const uint64_t zero = window_.bin(0.0);
+    const uint64_t zero = window_.bin(0);
     if (window_.low <= 0 && zero <= window_.last()) counts_[zero] += static_cast<int32_t>(zeros);
   }
 
-  void add_near(double key) {
-    if (order_key(key) < window_.low) return;
+  void add_near(int64_t key) {
+    if (key < window_.low) return;
     if (window_.bin(key) > window_.last()) {
       ++above_;
     } else {
@@ -193,11 +193,11 @@ class Histogram {
     }
   }
 
-  void add_keys(const double* key, int n) {
+  void add_keys(const int64_t* key, int n) {
     counts_.resize(bins_);
     sums_.resize(bins_);
     for (int i = 0; i < n; ++i) {
-      if (order_key(key[i]) < window_.low) continue;
+      if (key[i] < window_.low) continue;
       const uint64_t offset = window_.offset(key[i]), bin = offset >> window_.shift;
       if (bin > window_.last()) {
         ++above_;

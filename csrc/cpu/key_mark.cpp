@@ -14,10 +14,13 @@ constexpr int FEW = TILE / 32;  // keys of a race that a glance may leave open
 template <class V>
 struct Scratch {
   V v[TILE];
-  double ratio[TILE];
+  Kept kept;
+};
+
+template <class V>
+struct Field : Scratch<V> {
   int64_t key[TILE];
   Sides sides;
-  Kept kept;
 };
 
 // Keep values from `high` on, and all of the ties in [low, high) or none; returns the ties among the first n.
@@ -54,14 +57,6 @@ int64_t mark_first(const V* v, int n, V low, V high, int64_t quota, uint8_t* kee
   return ties;
 }
 
-CLONES void order(const double* value, int64_t* key) {
-  for (int i = 0; i < TILE; ++i) key[i] = order_key(value[i]);
-}
-
-CLONES void keep_above(const uint8_t* side, uint8_t* keep) {
-  for (int i = 0; i < TILE; ++i) keep[i] = side[i] == Sides::ABOVE;
-}
-
 class Marker {
  public:
   Marker(const Vector& vector, Window cut, int64_t tau, Output output)
@@ -75,29 +70,32 @@ class Marker {
     std::memcpy(&tau_, &tau, sizeof tau_);
   }
 
-  // Keep the first `quota` ties of tile b; returns how many ties it has. race: null where values are the keys.
+  // Both keep the first `quota` ties of tile b and return how many it has.
   template <class V>
-  int64_t operator()(int64_t b, int64_t quota, const Race* race, uint32_t number, Scratch<V>& t) const {
-    const int n = vector_.count(b);
+  int64_t by_value(int64_t b, int64_t quota, Scratch<V>& t) const {
     vector_.load(b, t.v);
-    if (race == nullptr) {
-      const int64_t ties = mark_first(t.v, n, value_of<V>(cut_.low), value_of<V>(high_), quota, t.kept.keep);
-      store(b, t.kept, [&](int i) { return multiplier(t.v[i]); });
-      return ties;
-    }
-    const bool clear = race->glance(t.v, number, low_value_, high_value_, t.sides) <= FEW;
-    const int64_t ties = clear ? finish_near(quota, *race, number, t) : mark_all(n, quota, *race, number, t);
-    store(b, t.kept, [&](int i) { return multiplier(race->rescale()(t.v[i])); });
+    const V low = value_of<V>(cut_.low), high = value_of<V>(high_);
+    const int64_t ties = mark_first(t.v, vector_.count(b), low, high, quota, t.kept.keep);
+    store(b, t.kept, [&](int i) { return multiplier(t.v[i]); });
+    return ties;
+  }
+
+  template <class V>
+  int64_t by_race(int64_t b, int64_t quota, const Race& race, uint32_t number, Field<V>& t) const {
+    vector_.load(b, t.v);
+    const bool clear = race.glance(t.v, number, low_value_, high_value_, t.sides) <= FEW;
+    const int64_t ties = clear ? finish_near(quota, race, number, t) : mark_all(b, quota, race, number, t);
+    store(b, t.kept, [&](int i) { return multiplier(race.rescale()(t.v[i])); });
     return ties;
   }
 
  private:
   template <class V>
-  int64_t finish_near(int64_t quota, const Race& race, uint32_t number, Scratch<V>& t) const {
-    keep_above(t.sides.side, t.kept.keep);
+  int64_t finish_near(int64_t quota, const Race& race, uint32_t number, Field<V>& t) const {
+    t.sides.keep_above(t.kept.keep);
     int64_t ties = 0;
     t.sides.for_each_near([&](int i) {
-      const int64_t key = order_key(race.key(t.v[i], number, i));
+      const int64_t key = race.key(t.v[i], number, i);
       const bool tie = key >= cut_.low && key < high_;
       ties += tie;
       t.kept.keep[i] = tie ? ties <= quota : key >= high_;
@@ -106,10 +104,9 @@ class Marker {
   }
 
   template <class V>
-  int64_t mark_all(int n, int64_t quota, const Race& race, uint32_t number, Scratch<V>& t) const {
-    race.keys(t.v, number, t.ratio);
-    order(t.ratio, t.key);
-    return mark_first(t.key, n, cut_.low, high_, quota, t.kept.keep);
+  int64_t mark_all(int64_t b, int64_t quota, const Race& race, uint32_t number, Field<V>& t) const {
+    race.keys(t.v, number, t.key);
+    return mark_first(t.key, vector_.count(b), cut_.low, high_, quota, t.kept.keep);
   }
 
   double multiplier(double v) const {
@@ -131,13 +128,24 @@ class Marker {
   Output output_;
 };
 
-// ties[b] = those of tile b, or 0 where its quota is -1, which leaves it alone.
+// ties[b] = mark(b, quota, scratch), or 0 where the quota is -1, which leaves the tile alone.
+template <class Scratch, class F>
+void mark_tiles(int64_t tiles, const int64_t* quota, int64_t* ties, const F& mark) {
+  for_each_tile<Scratch>(tiles, [&](int64_t b, Scratch& t) { ties[b] = quota[b] < 0 ? 0 : mark(b, quota[b], t); });
+}
+
+// race: null where the values themselves are the keys.
 template <class V>
-void mark_tiles(const Vector& vector, const Marker& marker, const Race* race, const TileNumbers& number,
-                const int64_t* quota, int64_t* ties) {
-  for_each_tile<Scratch<V>>(vector.tiles(), [&](int64_t b, Scratch<V>& t) {
-    ties[b] = quota[b] < 0 ? 0 : marker(b, quota[b], race, static_cast<uint32_t>(number[b]), t);
-  });
+void mark_keys(int64_t tiles, const Marker& marker, const Race* race, const TileNumbers& number, const int64_t* quota,
+               int64_t* ties) {
+  if (race == nullptr) {
+    mark_tiles<Scratch<V>>(tiles, quota, ties,
+                           [&](int64_t b, int64_t limit, Scratch<V>& t) { return marker.by_value(b, limit, t); });
+  } else {
+    mark_tiles<Field<V>>(tiles, quota, ties, [&](int64_t b, int64_t limit, Field<V>& t) {
+      return marker.by_race(b, limit, *race, static_cast<uint32_t>(number[b]), t);
+    });
+  }
 }
 
 Tensor key_mark_cpu(std::vector<Tensor> scores, std::vector<Tensor> factors, int64_t transform, int64_t race, Tensor ids,
@@ -152,8 +160,8 @@ Tensor key_mark_cpu(std::vector<Tensor> scores, std::vector<Tensor> factors, int
   const Marker marker(vector, cut, tau, static_cast<Output>(output));
   const Race runners(race, exponent, seed, stream), *keys = race == PLAIN ? nullptr : &runners;
   const TileNumbers number(ids);
-  vector.fits_float() ? mark_tiles<float>(vector, marker, keys, number, limit, ties)
-                      : mark_tiles<double>(vector, marker, keys, number, limit, ties);
+  vector.fits_float() ? mark_keys<float>(vector.tiles(), marker, keys, number, limit, ties)
+                      : mark_keys<double>(vector.tiles(), marker, keys, number, limit, ties);
   return result;
 }
 

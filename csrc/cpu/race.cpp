@@ -40,26 +40,26 @@ inline double negative_log(double u) {
   return -(log > -0x1p-64 ? -0x1p-64 : log);
 }
 
-inline double time_of(uint64_t bits, bool priority) {
+inline int64_t key_of(double v, uint64_t bits, bool priority) {
   const double u = uniform(bits);
-  return priority ? u : negative_log(u);
+  return static_cast<int64_t>(as_bits(v / (priority ? u : negative_log(u))));
 }
 
 template <bool PRIORITY_KEYS, class V>
-inline void divide(const V* v, const Rescale& rescale, const uint64_t* bits, double* key) {
-  for (int i = 0; i < BATCH; ++i) key[i] = rescale(v[i]) / time_of(bits[i], PRIORITY_KEYS);
+inline void keys_of(const V* v, const Rescale& rescale, const uint64_t* bits, int64_t* key) {
+  for (int i = 0; i < BATCH; ++i) key[i] = key_of(rescale(v[i]), bits[i], PRIORITY_KEYS);
 }
-CLONES void priority_keys(const double* v, const Rescale& rescale, const uint64_t* bits, double* key) {
-  divide<true>(v, rescale, bits, key);
+CLONES void priority_keys(const double* v, const Rescale& rescale, const uint64_t* bits, int64_t* key) {
+  keys_of<true>(v, rescale, bits, key);
 }
-CLONES void priority_keys(const float* v, const Rescale& rescale, const uint64_t* bits, double* key) {
-  divide<true>(v, rescale, bits, key);
+CLONES void priority_keys(const float* v, const Rescale& rescale, const uint64_t* bits, int64_t* key) {
+  keys_of<true>(v, rescale, bits, key);
 }
-CLONES void successive_keys(const double* v, const Rescale& rescale, const uint64_t* bits, double* key) {
-  divide<false>(v, rescale, bits, key);
+CLONES void successive_keys(const double* v, const Rescale& rescale, const uint64_t* bits, int64_t* key) {
+  keys_of<false>(v, rescale, bits, key);
 }
-CLONES void successive_keys(const float* v, const Rescale& rescale, const uint64_t* bits, double* key) {
-  divide<false>(v, rescale, bits, key);
+CLONES void successive_keys(const float* v, const Rescale& rescale, const uint64_t* bits, int64_t* key) {
+  keys_of<false>(v, rescale, bits, key);
 }
 
 // What a glance works with: fp32, in which a vector holds twice as many numbers, on the power of two of the window.
@@ -125,6 +125,10 @@ CLONES Tally glance_successive(const float* v, const Rescale& rescale, const uin
   return compare<false>(v, rescale, bits, view, side);
 }
 
+CLONES void copy_above(const uint8_t* side, uint8_t* keep) {
+  for (int i = 0; i < TILE; ++i) keep[i] = side[i] == Sides::ABOVE;
+}
+
 }  // namespace
 
 Race::Race(int64_t kind, int64_t exponent, int64_t seed, int64_t stream)
@@ -133,10 +137,12 @@ Race::Race(int64_t kind, int64_t exponent, int64_t seed, int64_t stream)
       rescales_(exponent != 0),
       seed_(static_cast<uint64_t>(seed)),
       stream_(static_cast<uint32_t>(stream)),
-      purpose_(kind == PRIORITY_RACE ? PRIORITY : SUCCESSIVE) {}
+      purpose_(kind == PRIORITY_RACE ? PRIORITY : kind == SUCCESSIVE_RACE ? SUCCESSIVE : BERNOULLI) {}
+
+void Sides::keep_above(uint8_t* keep) const { copy_above(side, keep); }
 
 template <class V>
-void Race::keys(const V* v, uint32_t tile, double* key) const {
+void Race::keys(const V* v, uint32_t tile, int64_t* key) const {
   uint64_t bits[BATCH];
   for (int g = 0; g < TILE; g += BATCH) {
     random_batch(g, tile, purpose_, seed_, stream_, bits);
@@ -147,12 +153,11 @@ void Race::keys(const V* v, uint32_t tile, double* key) const {
     }
   }
 }
-template void Race::keys(const float*, uint32_t, double*) const;
-template void Race::keys(const double*, uint32_t, double*) const;
+template void Race::keys(const float*, uint32_t, int64_t*) const;
+template void Race::keys(const double*, uint32_t, int64_t*) const;
 
-double Race::key(double v, uint32_t tile, int lane) const {
-  const uint64_t bits = random_bits(lane, tile, purpose_, 0, seed_, stream_);
-  return rescale_(v) / time_of(bits, kind_ == PRIORITY_RACE);
+int64_t Race::key(double v, uint32_t tile, int lane) const {
+  return key_of(rescale_(v), random_bits(lane, tile, purpose_, 0, seed_, stream_), kind_ == PRIORITY_RACE);
 }
 
 template <class V>
@@ -169,8 +174,8 @@ int Race::glance(const V* v, uint32_t tile, double low, double high, Sides& side
   int near = sides.above = 0;
   for (int g = 0; g < TILE; g += BATCH) {
     random_batch(g, tile, purpose_, seed_, stream_, bits);
-    const Tally tally = kind_ == PRIORITY_RACE ? glance_priority(v + g, rescale_, bits, view, sides.side + g)
-                                               : glance_successive(v + g, rescale_, bits, view, sides.side + g);
+    const Tally tally = kind_ == SUCCESSIVE_RACE ? glance_successive(v + g, rescale_, bits, view, sides.side + g)
+                                                 : glance_priority(v + g, rescale_, bits, view, sides.side + g);
     near += sides.near[g / BATCH] = tally.near;
     sides.above += tally.above;
   }

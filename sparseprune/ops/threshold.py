@@ -55,15 +55,19 @@ class Histogram(NamedTuple):
 
     def find(self, rank: int) -> Bin | None:
         """The bin that holds the rank-th largest key; None if it lies above or below all bins."""
-        reach = self.bins[::-1].cumsum()  # keys in this bin and in those above it
+        blocks = self.bins.reshape(-1, min(len(self.bins), 256))  # two levels: no second array as long as the bins
+        reach = blocks.sum(axis=1)[::-1].cumsum()  # keys in this block and in those above it
         if not self.above < rank <= self.above + int(reach[-1]):
             return None
-        place = int(reach.searchsorted(rank - self.above))
-        digit = len(self.bins) - 1 - place
+        step = int(reach.searchsorted(rank - self.above))
+        block = blocks[len(blocks) - 1 - step]
+        rank -= self.above + int(reach[step]) - int(block.sum())  # among the keys of the block
+        reach = block[::-1].cumsum()
+        place = int(reach.searchsorted(rank))
+        digit = (len(blocks) - step) * len(block) - 1 - place
         size = int(self.bins[digit])
-        low = self.low + (digit << self.shift)
         only = wrapped(self.low + int(self.sums[digit])) if size == 1 and len(self.sums) else None
-        return Bin(low, self.shift, rank - self.above - int(reach[place]) + size, size, only)
+        return Bin(self.low + (digit << self.shift), self.shift, rank - int(reach[place]) + size, size, only)
 
 
 class Bin(NamedTuple):

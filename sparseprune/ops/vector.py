@@ -137,8 +137,8 @@ class Vector:
 
         `write` marks a part (made with `absent`) and returns its ties: a tile of several ranks is asked again.
         """
-        quota = (need - (ties.cumsum(0) - ties)).clamp(min=0)
-        return torch.where(quota < ties, quota, -1)
+        quota = ties.cumsum(0).sub_(ties).neg_().add_(need).clamp_(min=0)
+        return quota.masked_fill_(quota >= ties, -1)
 
     def raise_bad(self, *, signed: bool) -> NoReturn:
         """Raise BadScore for the first score that is NaN or infinite, or negative where scores are not `signed`."""

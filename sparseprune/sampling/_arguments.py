@@ -52,6 +52,11 @@ def _apart(inputs: list[Tensor], out: list[Tensor], *, in_place: bool) -> list[T
     return result
 
 
+def _real(dtype: torch.dtype) -> torch.dtype:
+    """The type itself where it can hold m, else the one to ask for."""
+    return dtype if dtype in _FLOATS else torch.float32
+
+
 def _trailing(factor: Tensor, shape: torch.Size) -> Tensor:
     """The factor as one contiguous tensor that repeats along the leading dimensions of `shape`."""
     while factor.dim() > 0 and factor.shape[0] == 1 and factor.shape != shape:
@@ -140,7 +145,7 @@ class Arguments:
             raise ValueError(f"{self.who}: out must be None for output 'indices', got a tensor")
         else:
             results = self._like("out", out)
-            self._check_out(results, [t.dtype for t in results] if real and dtype is None else dtypes)
+            self._check_out(results, [_real(t.dtype) for t in results] if real and dtype is None else dtypes)
         if output == "m" and any(t.dtype == torch.float16 for t in results):
             raise ValueError(f"{self.who}: dtype must not be float16 for output 'm': 1/(s p) overflows it")
         return w, results
