@@ -1,13 +1,12 @@
 """Operations of the sketches against `reference.<op>`, byte for byte, on fresh random inputs; what the dispatcher asks.
 
-Each run draws new inputs; a failure prints the seed that repeats it (set SEED below).
+Each run draws new inputs; a failure prints the seed that repeats it (SEED in fresh.py).
 """
 
 from __future__ import annotations
 
 import os
-import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -18,34 +17,22 @@ from sparseprune import ops, sampling
 from sparseprune.ops import reference
 from sparseprune.ops.sketch import align, gains
 
-SEED = int.from_bytes(os.urandom(4), "little")
+from .fresh import (
+    FLOATS,
+    OUTPUTS,
+    all_same,
+    chance,
+    factors,
+    integer,
+    numbers,
+    outputs,
+    same_bytes,
+    weights_like,
+)
+
 OPS = torch.ops.sparseprune
-FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-OUTPUTS = (reference.M, reference.COUNTS, reference.WEIGHTS, reference.BOOL)
 NO_EXPONENTS = torch.empty(0, dtype=torch.int32)
 SIZES = ([1], [4096], [4097], [5, 4096, 0, 4091], [12_289], [3, 20_000, 1, 1, 777])
-
-
-@pytest.fixture(params=range(2))
-def rng(request: pytest.FixtureRequest) -> torch.Generator:
-    seed = SEED + request.param
-    print(f"SEED = {SEED}", file=sys.stderr)
-    return torch.Generator().manual_seed(seed)
-
-
-@pytest.fixture
-def threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
-
-
-def integer(rng: torch.Generator, low: int, high: int) -> int:
-    return int(torch.randint(low, high, (), generator=rng))
-
-
-def chance(rng: torch.Generator, size: int, p: float) -> Tensor:
-    return torch.rand(size, generator=rng) < p
 
 
 def vector(rng: torch.Generator, sizes: list[int], signed: bool, kinds: Sequence[torch.dtype] = FLOATS) -> list[Tensor]:
@@ -60,44 +47,6 @@ def vector(rng: torch.Generator, sizes: list[int], signed: bool, kinds: Sequence
         x[chance(rng, size, (0.02, 1.0)[integer(rng, 0, 8) == 0])] = torch.finfo(dtype).tiny * torch.finfo(dtype).eps
         result.append((torch.where(chance(rng, size, 0.5), -x, x) if signed else x).to(dtype))
     return result
-
-
-def factors(rng: torch.Generator, scores: list[Tensor]) -> list[Tensor]:
-    """None, one number each, or a factor that repeats along the leading dimension."""
-    kind = integer(rng, 0, 3)
-    if kind == 0:
-        return []
-    result = []
-    for score in scores:
-        n = score.numel()
-        period = 1 if kind == 1 else max(p for p in (1, 2, 3, 4, 7) if n % p == 0)
-        result.append((torch.rand(period, generator=rng) * 3).to(FLOATS[integer(rng, 1, 4)]))
-    return result
-
-
-def same_bytes(a: Tensor, b: Tensor) -> bool:
-    """Equal dtype, shape and bytes: unlike torch.equal, -0 differs from 0 and NaN equals itself."""
-    view: Callable[[Tensor], Tensor] = lambda t: t.contiguous().reshape(-1).view(torch.uint8)  # noqa: E731
-    return a.dtype == b.dtype and a.shape == b.shape and torch.equal(view(a), view(b))
-
-
-def outputs(scores: list[Tensor], output: int, rng: torch.Generator) -> list[Tensor]:
-    """Poisoned outputs of random floating types (float16 only for w m, which need not overflow)."""
-    if output in (reference.COUNTS, reference.BOOL):
-        dtype = torch.int32 if output == reference.COUNTS else torch.bool
-        return [torch.ones(s.shape, dtype=dtype) for s in scores]
-    low = 0 if output == reference.WEIGHTS else 1
-    return [torch.full(s.shape, torch.nan, dtype=FLOATS[integer(rng, low, 4)]) for s in scores]
-
-
-def weights_like(scores: list[Tensor], rng: torch.Generator) -> list[Tensor]:
-    return [torch.randn(s.shape, generator=rng).to(FLOATS[integer(rng, 0, 4)]) for s in scores]
-
-
-def numbers(rng: torch.Generator, tiles: int) -> Tensor:
-    """Tile numbers: empty, or with gaps and up to 2^28."""
-    gaps = torch.randint(1, 1 << 20, (tiles,), generator=rng)
-    return (gaps.cumsum(0), torch.full((tiles,), (1 << 28) - 1), gaps[:0])[integer(rng, 0, 3)]
 
 
 def some_seed(rng: torch.Generator) -> tuple[int, int]:
@@ -123,7 +72,7 @@ def agree(name: str, arguments: tuple[Any, ...], out: list[Tensor]) -> None:
     expected = [t.clone() for t in out]
     getattr(OPS, name)(*arguments, out)
     getattr(reference, name)(*arguments, expected)
-    assert all(same_bytes(a, b) for a, b in zip(out, expected, strict=True))
+    assert all_same(out, expected)
 
 
 @pytest.mark.parametrize("sizes", SIZES, ids=str)
@@ -141,7 +90,7 @@ def test_score_tiles(rng, sizes, given, wrong) -> None:
             more = torch.randint(0, (1, 3, 900)[integer(rng, 0, 3)], (-(-sum(sizes) // 4096),), generator=rng)
             exponents = (reference.score_tiles(*source, exponents)[0] + more).clamp(max=1024).to(torch.int32)
         found, expected = OPS.score_tiles(*source, exponents), reference.score_tiles(*source, exponents)
-        assert all(same_bytes(a, b) for a, b in zip(found, expected, strict=True))
+        assert all_same(found, expected)
         assert found[0].data_ptr() != exponents.data_ptr()
 
 
@@ -201,9 +150,9 @@ def test_draw_tiles(rng, sizes, draws, output) -> None:
     exponents, masses = exponents_and_masses(rng, source)
     per_tile = torch.where((masses > 0) & chance(rng, len(masses), 0.8), draws - integer(rng, 0, min(draws, 3)), 0)
     scales = torch.rand(masses.shape, generator=rng, dtype=torch.float64) * masses
-    w = weights_like(source[0], rng)
+    w = weights_like(rng, source[0])
     table = (numbers(rng, len(masses)), exponents, scales, per_tile)
-    agree("draw_tiles", (*source, *table, *some_seed(rng), output, w), outputs(source[0], output, rng))
+    agree("draw_tiles", (*source, *table, *some_seed(rng), output, w), outputs(rng, source[0], output))
 
 
 def test_a_rejected_draw() -> None:
@@ -239,7 +188,7 @@ def test_systematic_tiles(rng, sizes, draws, output) -> None:
         begins = lengths.cumsum(0) - lengths + 4096 * torch.arange(len(lengths))
         table = (exponents, begins, lengths, gain, shift, integer(rng, 0, 1 << bits), bits)
         agree(
-            "systematic_tiles", (*source, *table, output, weights_like(source[0], rng)), outputs(source[0], output, rng)
+            "systematic_tiles", (*source, *table, output, weights_like(rng, source[0])), outputs(rng, source[0], output)
         )
 
 
@@ -247,7 +196,7 @@ def calls(rng: torch.Generator, sizes: list[int], kinds: Sequence[torch.dtype] =
     """One valid call of every operation."""
     scores = vector(rng, sizes, False, kinds)
     scores[0][0] = 1.0
-    w, no_ids = weights_like(scores, rng), torch.empty(0, dtype=torch.int64)
+    w, no_ids = weights_like(rng, scores), torch.empty(0, dtype=torch.int64)
     exponents, masses, _, _ = reference.score_tiles(scores, [], 0, NO_EXPONENTS)
     a, per_tile, out = align(exponents, masses), torch.where(masses > 0, 900, 0), [torch.zeros(s.shape) for s in scores]
     gain, shift = (torch.tensor(x) for x in gains(per_tile.tolist(), masses.clamp(min=1).tolist()))
@@ -284,7 +233,7 @@ def test_bits_do_not_depend_on_threads(name, threads) -> None:
         torch.set_num_threads(n)
         results.append(run(name, calls(torch.Generator().manual_seed(2), [200_000, 70_001])[name]))
     for other in results[1:]:
-        assert all(same_bytes(a, b) for a, b in zip(results[0], other, strict=True))
+        assert all_same(results[0], other)
 
 
 @pytest.mark.skipif(ops.extension_error() is not None, reason="plain torch obeys the processor's flags")
@@ -306,7 +255,7 @@ def test_subnormal_scores_count_under_flush_to_zero(name, dtype, n, threads) -> 
             assert not flush or float(torch.tensor([1e-45]) * 1.0) == 0.0  # the caller's flag still stands
         finally:
             torch.set_flush_denormal(False)
-    assert all(same_bytes(a, b) for a, b in zip(*results, strict=True))
+    assert all_same(*results)
 
 
 @pytest.mark.skipif(ops.extension_error() is not None, reason="plain torch obeys the processor's flags")

@@ -1,14 +1,12 @@
 """Selections by key, masses, coins: each raw operation against `reference.<op>`, byte for byte, on fresh random inputs.
 
-Each run draws new inputs; a failure prints the seed that repeats it (set SEED below).
+Each run draws new inputs; a failure prints the seed that repeats it (SEED in fresh.py).
 """
 
 from __future__ import annotations
 
 import os
 import struct
-import sys
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -19,35 +17,24 @@ from sparseprune import ops
 from sparseprune.ops import reference
 from sparseprune.ops.reference import PLAIN, PRIORITY_RACE, SUCCESSIVE_RACE
 
-SEED = int.from_bytes(os.urandom(4), "little")
+from .fresh import (
+    FLOATS,
+    OUTPUTS,
+    all_same,
+    chance,
+    factors,
+    integer,
+    numbers,
+    outputs,
+    same_bytes,
+    weights_like,
+)
+
 OPS = torch.ops.sparseprune
-FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 SIZES = ([1], [4096], [4097], [5, 4096, 0, 4091], [3, 20_000, 1, 1, 777])
 RACES = (PRIORITY_RACE, SUCCESSIVE_RACE)
 LOWEST, TILE = -(1 << 63), 4096
 DEFINITION: Any = reference  # called with unpacked arguments, which pyright cannot count
-OUTPUTS = (reference.M, reference.COUNTS, reference.WEIGHTS, reference.BOOL)
-
-
-@pytest.fixture(params=range(2))
-def rng(request: pytest.FixtureRequest) -> torch.Generator:
-    print(f"SEED = {SEED}", file=sys.stderr)
-    return torch.Generator().manual_seed(SEED + request.param)
-
-
-@pytest.fixture
-def threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
-
-
-def integer(rng: torch.Generator, low: int, high: int) -> int:
-    return int(torch.randint(low, high, (), generator=rng))
-
-
-def chance(rng: torch.Generator, size: int, p: float) -> Tensor:
-    return torch.rand(size, generator=rng) < p
 
 
 def vector(rng: torch.Generator, sizes: list[int], spread: float = 3.0, scale: int = 0) -> list[Tensor]:
@@ -72,49 +59,6 @@ def spoil(rng: torch.Generator, scores: list[Tensor]) -> None:
             flat[chance(rng, len(flat), 0.001)] = bad
 
 
-def factors(rng: torch.Generator, scores: list[Tensor]) -> list[Tensor]:
-    """None, one number each, or a factor that repeats along the leading dimension."""
-    kind = integer(rng, 0, 3)
-    if kind == 0:
-        return []
-    result = []
-    for score in scores:
-        n = score.numel()
-        period = 1 if kind == 1 else max(p for p in (1, 2, 3, 4, 7) if n % p == 0)
-        result.append((torch.rand(period, generator=rng) * 3).to(FLOATS[integer(rng, 1, 4)]))
-    return result
-
-
-def numbers(rng: torch.Generator, scores: list[Tensor]) -> Tensor:
-    """Tile numbers: empty, or with gaps and up to 2^28."""
-    tiles = -(-sum(score.numel() for score in scores) // TILE)
-    gaps = torch.randint(1, 1 << 20, (tiles,), generator=rng)
-    return (gaps.cumsum(0), torch.full((tiles,), (1 << 28) - 16), gaps[:0])[integer(rng, 0, 3)]
-
-
-def same_bytes(a: Tensor, b: Tensor) -> bool:
-    """Equal dtype, shape and bytes: unlike torch.equal, -0 differs from 0 and NaN equals itself."""
-    view: Callable[[Tensor], Tensor] = lambda t: t.contiguous().reshape(-1).view(torch.uint8)  # noqa: E731
-    return a.dtype == b.dtype and a.shape == b.shape and torch.equal(view(a), view(b))
-
-
-def all_same(a: Any, b: Any) -> bool:
-    return len(a) == len(b) and all(same_bytes(x, y) for x, y in zip(a, b, strict=True))
-
-
-def outputs(rng: torch.Generator, scores: list[Tensor], output: int) -> list[Tensor]:
-    """Poisoned outputs of random floating types (float16 only for w m, which need not overflow)."""
-    if output in (reference.COUNTS, reference.BOOL):
-        dtype = torch.int32 if output == reference.COUNTS else torch.bool
-        return [torch.ones(s.shape, dtype=dtype) for s in scores]
-    low = 0 if output == reference.WEIGHTS else 1
-    return [torch.full(s.shape, torch.nan, dtype=FLOATS[integer(rng, low, 4)]) for s in scores]
-
-
-def weights_like(rng: torch.Generator, scores: list[Tensor]) -> list[Tensor]:
-    return [torch.randn(s.shape, generator=rng).to(FLOATS[integer(rng, 0, 4)]) for s in scores]
-
-
 def fp64_bits(x: float) -> int:
     return struct.unpack("<q", struct.pack("<d", x))[0]
 
@@ -123,7 +67,13 @@ def race_arguments(rng: torch.Generator, scores: list[Tensor], race: int, scale:
     """(race, ids, exponent, seed, stream)."""
     exponent = (0, scale, scale + 7, scale - 900)[integer(rng, 0, 4)]
     seed, stream = integer(rng, -(1 << 62), 1 << 62), integer(rng, 0, 1 << 32)
-    return race, numbers(rng, scores), max(-1000, min(1000, exponent)), seed, stream
+    return (
+        race,
+        numbers(rng, -(-sum(score.numel() for score in scores) // TILE)),
+        max(-1000, min(1000, exponent)),
+        seed,
+        stream,
+    )
 
 
 def race_keys(scores: list[Tensor], f: list[Tensor], transform: int, arguments: tuple[Any, ...]) -> Tensor:
