@@ -198,7 +198,7 @@ void Vector::load(int64_t b, V* v) const {
         if (transform_ == ABS) absolute(part, n);
       }
     }
-    if (transform_ == GIVEN) positive_zero(part, n);
+    if (transform_ != ABS) positive_zero(part, n);  // a product may be -0 too
   });
   std::fill(v + count(b), v + TILE, V{0});
 }
