@@ -18,8 +18,7 @@ def check(kernels, poison, same):
     def run(
         scores, total, output, dtypes, *, factors=(), transform=0, weights=(), draws=None, seed=5, stream=2, ids=EMPTY
     ):
-        own = torch.empty(0, dtype=torch.int32)
-        exponents, masses, _, bad = reference.score_tiles(scores, list(factors), transform, own)
+        exponents, masses, _, bad = reference.score_tiles(scores, list(factors), transform)
         assert int(bad) < 0
         aligned = align(exponents, masses)
         if draws is None:
