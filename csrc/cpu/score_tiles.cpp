@@ -1,5 +1,6 @@
 // Exponent, quantised mass and number of positive scores of every tile, and the first bad score.
 #include <atomic>
+#include <cmath>
 #include <cstring>
 #include <limits>
 #include <tuple>
@@ -84,7 +85,7 @@ struct Scale {
 };
 
 // Replace bad values by 0; the place of the first one.
-int clear_bad(double* v) {
+int clear_and_find_bad(double* v) {
   int first = -1;
   for (int i = TILE - 1; i >= 0; --i) {
     if (is_bad(v[i])) {
@@ -118,7 +119,7 @@ struct Table {
 };
 
 void fill_entry(double* v, int64_t b, Table& table) {
-  if (is_bad(largest(v))) lower(table.first_bad, b * TILE + clear_bad(v));
+  if (is_bad(largest(v))) lower(table.first_bad, b * TILE + clear_and_find_bad(v));
   const Scale scale(table.set_exponent(b, largest(v)));
   table.set(b, sum(v, scale.first, scale.second));
 }
