@@ -1,7 +1,6 @@
 // Block floating point: a tile of scores as 31-bit integers on its own power of two.
 #pragma once
 
-#include <cmath>
 #include <cstdint>
 
 #include "tiles.h"

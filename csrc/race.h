@@ -11,6 +11,8 @@ namespace sparseprune {
 // PLAIN: the value itself is the key. COINS: keys like PRIORITY_RACE, of numbers of their own; not for callers.
 enum RaceKind : int64_t { PLAIN, PRIORITY_RACE, SUCCESSIVE_RACE, COINS };
 
+constexpr int FEW = TILE / 32;  // keys of a tile that a glance may leave NEAR: for more, all are made
+
 // Where the keys of a tile lie beside a window, as far as a glance at the random numbers tells.
 struct Sides {
   enum Side : uint8_t { BELOW, NEAR, ABOVE };  // NEAR: only the key itself can tell

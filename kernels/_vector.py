@@ -168,7 +168,7 @@ class Outputs:
         self.values = torch.empty(0)
         self.targets = []
         for i, t in enumerate(out):
-            weight = flat_bytes(weights[i]) if output == WEIGHTS else flat_bytes(t)
+            weight = weights[i].view(-1) if output == WEIGHTS else flat_bytes(t)
             wide = vector.scores[i].dtype == torch.float64
             self.targets.append(Target(flat_bytes(t), weight, output, wide))
 

@@ -232,6 +232,20 @@ def test_transform_and_factor_are_the_product(method, shape, transform) -> None:
     assert torch.equal(found, call(fused.double(), counts, output="bool", **options))
 
 
+@pytest.mark.parametrize("transform", ["given", "abs", "square"])
+def test_a_product_that_is_minus_zero_is_zero(transform) -> None:
+    zero, score = torch.tensor([0.0, 1.0, 2.0]), torch.tensor([3.0, 1.0, 2.0])
+    for scores, factor in ((zero, torch.tensor([-1.0, 1.0, 1.0])), (score, torch.tensor([-0.0, 1.0, 1.0]))):
+        plain = {"given": scores, "abs": scores.abs(), "square": scores * scores}[transform] * factor.abs()
+        for method in METHODS:
+            options: dict[str, Any] = {} if method == "top_k" else {"seed": 2}
+            call: Callable[..., Tensor] = getattr(sampling, method)
+            for count in (1, 2):
+                found = call(scores, count, transform=transform, factor=factor, output="bool", **options)
+                assert torch.equal(found, call(plain, count, output="bool", **options))
+                assert not bool(found[0])
+
+
 def test_scores_of_one_element() -> None:
     for scores in (torch.tensor(3.0), torch.tensor([3.0]), torch.tensor([[5e-324]], dtype=torch.float64)):
         for method in ("multinomial", "systematic"):

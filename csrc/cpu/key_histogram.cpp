@@ -12,7 +12,6 @@ namespace {
 
 constexpr int GROUP = 64;
 constexpr int CROWD = TILE / 8;  // keys of a tile in the window from which it is worked on without branches
-constexpr int FEW = TILE / 32;   // keys of a race that a glance may leave open
 
 template <class V>
 struct Scratch {

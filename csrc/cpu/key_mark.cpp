@@ -9,8 +9,6 @@
 namespace sparseprune {
 namespace {
 
-constexpr int FEW = TILE / 32;  // keys of a race that a glance may leave open
-
 template <class V>
 struct Scratch {
   V v[TILE];

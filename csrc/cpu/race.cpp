@@ -40,26 +40,26 @@ inline double negative_log(double u) {
   return -(log > -0x1p-64 ? -0x1p-64 : log);
 }
 
-inline int64_t key_of(double v, uint64_t bits, bool priority) {
+inline int64_t key_of(double v, uint64_t bits, bool successive) {
   const double u = uniform(bits);
-  return static_cast<int64_t>(as_bits(v / (priority ? u : negative_log(u))));
+  return static_cast<int64_t>(as_bits(v / (successive ? negative_log(u) : u)));
 }
 
-template <bool PRIORITY_KEYS, class V>
+template <bool SUCCESSIVE_KEYS, class V>
 inline void keys_of(const V* v, const Rescale& rescale, const uint64_t* bits, int64_t* key) {
-  for (int i = 0; i < BATCH; ++i) key[i] = key_of(rescale(v[i]), bits[i], PRIORITY_KEYS);
+  for (int i = 0; i < BATCH; ++i) key[i] = key_of(rescale(v[i]), bits[i], SUCCESSIVE_KEYS);
 }
 CLONES void priority_keys(const double* v, const Rescale& rescale, const uint64_t* bits, int64_t* key) {
-  keys_of<true>(v, rescale, bits, key);
+  keys_of<false>(v, rescale, bits, key);
 }
 CLONES void priority_keys(const float* v, const Rescale& rescale, const uint64_t* bits, int64_t* key) {
-  keys_of<true>(v, rescale, bits, key);
+  keys_of<false>(v, rescale, bits, key);
 }
 CLONES void successive_keys(const double* v, const Rescale& rescale, const uint64_t* bits, int64_t* key) {
-  keys_of<false>(v, rescale, bits, key);
+  keys_of<true>(v, rescale, bits, key);
 }
 CLONES void successive_keys(const float* v, const Rescale& rescale, const uint64_t* bits, int64_t* key) {
-  keys_of<false>(v, rescale, bits, key);
+  keys_of<true>(v, rescale, bits, key);
 }
 
 // What a glance works with: fp32, in which a vector holds twice as many numbers, on the power of two of the window.
@@ -98,12 +98,12 @@ inline float seen(double v, const Rescale& rescale, const View& view) {
   return static_cast<float>(rescale(v) * view.scale);
 }
 
-template <bool PRIORITY_KEYS, class V>
+template <bool SUCCESSIVE_KEYS, class V>
 inline Tally compare(const V* v, const Rescale& rescale, const uint64_t* bits, const View& view, uint8_t* side) {
   int32_t below = 0, above = 0;
   for (int i = 0; i < BATCH; ++i) {
     const auto h = static_cast<int32_t>(bits[i] >> 33);
-    const Bounds time = PRIORITY_KEYS ? bounds_of_uniform(h) : bounds_of_log(h);
+    const Bounds time = SUCCESSIVE_KEYS ? bounds_of_log(h) : bounds_of_uniform(h);
     const float x = seen(v[i], rescale, view);
     const bool under = x < view.low * time.least, over = time.bounded & (x >= view.high * time.most);
     below += under;
@@ -113,16 +113,16 @@ inline Tally compare(const V* v, const Rescale& rescale, const uint64_t* bits, c
   return {BATCH - below - above, above};
 }
 CLONES Tally glance_priority(const double* v, const Rescale& rescale, const uint64_t* bits, View view, uint8_t* side) {
-  return compare<true>(v, rescale, bits, view, side);
+  return compare<false>(v, rescale, bits, view, side);
 }
 CLONES Tally glance_priority(const float* v, const Rescale& rescale, const uint64_t* bits, View view, uint8_t* side) {
-  return compare<true>(v, rescale, bits, view, side);
+  return compare<false>(v, rescale, bits, view, side);
 }
 CLONES Tally glance_successive(const double* v, const Rescale& rescale, const uint64_t* bits, View view, uint8_t* side) {
-  return compare<false>(v, rescale, bits, view, side);
+  return compare<true>(v, rescale, bits, view, side);
 }
 CLONES Tally glance_successive(const float* v, const Rescale& rescale, const uint64_t* bits, View view, uint8_t* side) {
-  return compare<false>(v, rescale, bits, view, side);
+  return compare<true>(v, rescale, bits, view, side);
 }
 
 CLONES void copy_above(const uint8_t* side, uint8_t* keep) {
@@ -146,10 +146,10 @@ void Race::keys(const V* v, uint32_t tile, int64_t* key) const {
   uint64_t bits[BATCH];
   for (int g = 0; g < TILE; g += BATCH) {
     random_batch(g, tile, purpose_, seed_, stream_, bits);
-    if (kind_ == PRIORITY_RACE) {
-      priority_keys(v + g, rescale_, bits, key + g);
-    } else {
+    if (kind_ == SUCCESSIVE_RACE) {
       successive_keys(v + g, rescale_, bits, key + g);
+    } else {
+      priority_keys(v + g, rescale_, bits, key + g);
     }
   }
 }
@@ -157,7 +157,7 @@ template void Race::keys(const float*, uint32_t, int64_t*) const;
 template void Race::keys(const double*, uint32_t, int64_t*) const;
 
 int64_t Race::key(double v, uint32_t tile, int lane) const {
-  return key_of(rescale_(v), random_bits(lane, tile, purpose_, 0, seed_, stream_), kind_ == PRIORITY_RACE);
+  return key_of(rescale_(v), random_bits(lane, tile, purpose_, 0, seed_, stream_), kind_ == SUCCESSIVE_RACE);
 }
 
 template <class V>

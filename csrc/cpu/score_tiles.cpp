@@ -1,5 +1,6 @@
 // Exponent, quantised mass and number of positive scores of every tile, and the first bad score.
 #include <atomic>
+#include <cmath>
 #include <cstring>
 #include <limits>
 #include <tuple>
@@ -84,7 +85,7 @@ struct Scale {
 };
 
 // Replace bad values by 0; the place of the first one.
-int clear_bad(double* v) {
+int clear_and_find_bad(double* v) {
   int first = -1;
   for (int i = TILE - 1; i >= 0; --i) {
     if (is_bad(v[i])) {
@@ -102,14 +103,12 @@ void lower(std::atomic<int64_t>& minimum, int64_t value) {
 }
 
 struct Table {
-  const int32_t* given;  // exponents to use, or null: each tile's own
   int32_t* exponent;
   int64_t* mass;
   int32_t* positives;
   std::atomic<int64_t> first_bad{std::numeric_limits<int64_t>::max()};
 
   int set_exponent(int64_t b, double largest) {
-    if (given != nullptr) return exponent[b] = given[b];
     std::frexp(largest, &exponent[b]);
     return exponent[b];
   }
@@ -120,7 +119,7 @@ struct Table {
 };
 
 void fill_entry(double* v, int64_t b, Table& table) {
-  if (is_bad(largest(v))) lower(table.first_bad, b * TILE + clear_bad(v));
+  if (is_bad(largest(v))) lower(table.first_bad, b * TILE + clear_and_find_bad(v));
   const Scale scale(table.set_exponent(b, largest(v)));
   table.set(b, sum(v, scale.first, scale.second));
 }
@@ -141,19 +140,18 @@ void fill_table(const Vector& vector, Table& table) {
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor> score_tiles_cpu(std::vector<Tensor> scores, std::vector<Tensor> factors,
-                                                           int64_t transform, Tensor exponents) {
+                                                           int64_t transform) {
   const Vector vector(scores, factors, transform);
-  Tensor used = torch::stable::new_empty(scores[0], {vector.tiles()}, ScalarType::Int);
+  Tensor exponents = torch::stable::new_empty(scores[0], {vector.tiles()}, ScalarType::Int);
   Tensor masses = torch::stable::new_empty(scores[0], {vector.tiles()}, ScalarType::Long);
   Tensor positives = torch::stable::new_empty(scores[0], {vector.tiles()}, ScalarType::Int);
   Tensor bad = torch::stable::new_empty(scores[0], {1}, ScalarType::Long);
-  Table table{exponents.numel() > 0 ? static_cast<const int32_t*>(exponents.data_ptr()) : nullptr,
-              static_cast<int32_t*>(used.data_ptr()), static_cast<int64_t*>(masses.data_ptr()),
+  Table table{static_cast<int32_t*>(exponents.data_ptr()), static_cast<int64_t*>(masses.data_ptr()),
               static_cast<int32_t*>(positives.data_ptr())};
   vector.fits_float() ? fill_table<float>(vector, table) : fill_table<double>(vector, table);
   const int64_t first = table.first_bad;
   *static_cast<int64_t*>(bad.data_ptr()) = first == std::numeric_limits<int64_t>::max() ? -1 : first;
-  return {used, masses, positives, bad};
+  return {exponents, masses, positives, bad};
 }
 
 }  // namespace

@@ -1,5 +1,6 @@
 // Systematic counts: every positive score owns a length, and marks at equal distances are counted in it.
 #include <algorithm>
+#include <cmath>
 
 #include "quantize.h"
 #include "wide.h"

@@ -65,18 +65,16 @@ CLONES void positive_zero(float* v, int n) {
   for (int i = 0; i < n; ++i) v[i] += 0.0f;
 }
 
-// The factor repeats with its period along the piece.
+// The factor repeats with its period along the piece: a short one is read once and written out.
 void multiply_factor(const Piece& piece, int64_t offset, int n, double* v) {
   double f[TILE];
-  while (n > 0) {
-    const int64_t at = offset % piece.period;
-    const int length = static_cast<int>(std::min<int64_t>(n, piece.period - at));
-    read(piece.factor, at, length, f);
-    multiply(v, f, length);
-    offset += length;
-    v += length;
-    n -= length;
-  }
+  const int64_t at = offset % piece.period;
+  const int period = static_cast<int>(std::min<int64_t>(n, piece.period));
+  const int length = static_cast<int>(std::min<int64_t>(period, piece.period - at));
+  read(piece.factor, at, length, f);
+  read(piece.factor, 0, period - length, f + length);
+  for (int filled = period; filled < n; filled *= 2) std::copy_n(f, std::min(filled, n - filled), f + filled);
+  multiply(v, f, n);
 }
 
 template <class T>
@@ -198,7 +196,7 @@ void Vector::load(int64_t b, V* v) const {
         if (transform_ == ABS) absolute(part, n);
       }
     }
-    if (transform_ == GIVEN) positive_zero(part, n);
+    if (transform_ != ABS) positive_zero(part, n);  // a product may be -0 too
   });
   std::fill(v + count(b), v + TILE, V{0});
 }

@@ -21,7 +21,7 @@ _VECTOR = "Tensor[] scores, Tensor[] factors, int transform"
 _RACE = "int race, Tensor ids, int exponent, int seed, int stream"
 _RESULT = "int output, Tensor[] weights, Tensor(a!)[] out"
 SCHEMAS = {
-    "score_tiles": f"({_VECTOR}, Tensor exponents) -> (Tensor, Tensor, Tensor, Tensor)",
+    "score_tiles": f"({_VECTOR}) -> (Tensor, Tensor, Tensor, Tensor)",
     "split_draws": "(Tensor aligned, Tensor wanted, int draws, int seed, int stream) -> Tensor",
     "poisson_counts": "(Tensor whole, Tensor fraction, Tensor ids, Tensor tails, int seed, int stream) -> Tensor",
     "draw_tiles": f"({_VECTOR}, Tensor ids, Tensor exponents, Tensor scales, Tensor draws, int seed, int stream, "
@@ -41,7 +41,7 @@ def _tiles(scores: list[Tensor]) -> int:
     return -(-sum(score.numel() for score in scores) // reference.TILE)
 
 
-def _fake_score_tiles(scores, factors, transform, exponents) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _fake_score_tiles(scores, factors, transform) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     int32, int64 = (partial(scores[0].new_empty, dtype=dtype) for dtype in (torch.int32, torch.int64))
     tiles = _tiles(scores)
     return int32(tiles), int64(tiles), int32(tiles), int64(1)

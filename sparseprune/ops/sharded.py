@@ -261,7 +261,7 @@ class ShardedVector:
         top[-1] = -FAR  # minus the first bad index
         sums = torch.zeros((2, self.tiles), dtype=torch.int64, device=self.device)
         for part in self.parts(once=True):
-            exponents, masses, positives, bad = torch.ops.sparseprune.score_tiles(*part.source, self.empty(torch.int32))
+            exponents, masses, positives, bad = torch.ops.sparseprune.score_tiles(*part.source)
             part.put(top, exponents.to(torch.int64).where(masses > 0, NOTHING))
             if not part.fillers.numel():
                 part.put(sums[0], masses)

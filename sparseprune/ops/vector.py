@@ -110,7 +110,7 @@ class Vector:
 
     def table(self) -> Table:
         """Exponent, mass and positive scores of every tile; raises BadScore, or NoPositiveScore where all are zero."""
-        *table, bad = torch.ops.sparseprune.score_tiles(*self._part.source, self.empty(torch.int32))
+        *table, bad = torch.ops.sparseprune.score_tiles(*self._part.source)
         if int(bad) >= 0:
             raise BadScore(int(bad))
         if not bool(table[1].any()):

@@ -69,8 +69,8 @@ LOGARITHM = {math.log(2.0), math.sqrt(0.5), *(1.0 / odd for odd in range(3, 22, 
 KERNELS = [
     ("_vector", "gather_kernel", {**FUSED, "patch": "*fp64", "SIZE": 4096}),
     ("_vector", "scatter_kernel", {"values": "*fp64", "numel": "i32", "SIZE": 4096, **written("*fp64", "*fp16", 2)}),
-    ("score_tiles", "score_tiles_kernel", {**PLAIN, **TILES, "OWN": True}),
-    ("score_tiles", "score_tiles_kernel", {**FUSED, **TILES, "OWN": False}),
+    ("score_tiles", "score_tiles_kernel", {**PLAIN, **TILES}),
+    ("score_tiles", "score_tiles_kernel", {**FUSED, **TILES}),
     ("split_draws", "split_draws_kernel", {
         "draws": "*i64", "ends": "*i64", "whole": "*i64", "parts": "*i64", "below": "*i64", "level": "i32", **KEY,
         "num_warps": 1,

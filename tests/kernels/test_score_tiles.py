@@ -12,12 +12,9 @@ DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 TRANSFORMS = {"given": reference.GIVEN, "abs": reference.ABS, "square": reference.SQUARE}
 
 
-OWN = torch.empty(0, dtype=torch.int32)
-
-
-def check(kernels, same, scores, factors=(), transform=reference.GIVEN, exponents=OWN):
-    got = kernels.score_tiles(list(scores), list(factors), transform, exponents)
-    expected = reference.score_tiles(list(scores), list(factors), transform, exponents)
+def check(kernels, same, scores, factors=(), transform=reference.GIVEN):
+    got = kernels.score_tiles(list(scores), list(factors), transform)
+    expected = reference.score_tiles(list(scores), list(factors), transform)
     same(got, expected)
     return expected
 
@@ -57,26 +54,6 @@ def test_subnormals(kernels, same):
     found, *_ = check(kernels, same, scores)
     assert int(found[0]) == -1073
     check(kernels, same, [torch.arange(3, dtype=torch.int16).view(torch.float16), torch.full((3,), 1e-40).bfloat16()])
-
-
-def test_given_exponents(kernels, make, same):
-    scores = make([5000, 3000, 4096, 100])
-    own, masses, positives, _ = reference.score_tiles(scores, [], reference.GIVEN, OWN)
-    given = own + torch.tensor([0, 1, 40], dtype=torch.int32)
-    kept = given.clone()
-    found, less, same_positives, _ = check(kernels, same, scores, exponents=given)
-    assert torch.equal(given, kept)
-    assert found.data_ptr() != given.data_ptr()
-    assert int(less[0]) == int(masses[0])
-    assert int(less[1]) < int(masses[1])
-    assert torch.equal(same_positives, positives)
-    assert int(less[2]) == int(positives[2])  # every score is raised to 1
-    check(
-        kernels,
-        same,
-        [torch.full((10,), 5e-324, dtype=torch.float64)],
-        exponents=torch.tensor([1024], dtype=torch.int32),
-    )
 
 
 def test_zero_tiles(kernels, same):

@@ -14,8 +14,7 @@ OUTPUTS = {"m": reference.M, "counts": reference.COUNTS, "weights": reference.WE
 
 def lengths(scores, total):
     """The tables and `bits` for `total` draws: the law of docs/sampler.md in Python integers."""
-    own = torch.empty(0, dtype=torch.int32)
-    exponents, masses, positives, _ = reference.score_tiles(scores, [], reference.GIVEN, own)
+    exponents, masses, positives, _ = reference.score_tiles(scores, [], reference.GIVEN)
     aligned, bits = align(exponents, masses), 60 - total.bit_length()
     spare, whole = (total << bits) - int(positives.sum()), int(aligned.sum())
     ends = [spare * end // whole for end in (0, *aligned.cumsum(0).tolist())]

@@ -25,15 +25,22 @@ def chance(rng: torch.Generator, size: int, p: float) -> Tensor:
 
 
 def factors(rng: torch.Generator, scores: list[Tensor]) -> list[Tensor]:
-    """None, one number each, or a factor that repeats along the leading dimension."""
+    """None, one number each, or a factor that repeats along the leading dimension.
+
+    Some are 0 or -0, some negative where all the scores are 0: no score that is not negative becomes so.
+    """
     kind = integer(rng, 0, 3)
     if kind == 0:
         return []
     result = []
     for score in scores:
         n = score.numel()
-        period = 1 if kind == 1 else max(p for p in (1, 2, 3, 4, 7) if n % p == 0)
-        result.append((torch.rand(period, generator=rng) * 3).to(FLOATS[integer(rng, 1, 4)]))
+        periods = [1] if kind == 1 else [p for p in (1, 2, 3, 4, 7, n) if p > 0 and n % p == 0]
+        period = periods[integer(rng, 0, len(periods))]
+        factor = torch.rand(period, generator=rng) * 3
+        factor[chance(rng, period, 0.1)] = 0.0
+        negative = (score.view(n // period, period) == 0).all(dim=0) | (factor == 0) & chance(rng, period, 0.5)
+        result.append(torch.where(negative, -factor, factor).to(FLOATS[integer(rng, 1, 4)]))
     return result
 
 

@@ -78,7 +78,7 @@ def poisson_pmf(mean: float, size: int) -> Tensor:
 
 def tile_law(scores: list[Tensor], transform: int, factors: list[Tensor]) -> tuple[Tensor, Tensor]:
     """The quantised law itself: A_b (int64 [T]) and p~ (fp64 [T, TILE])."""
-    exponents, masses, _, _ = reference.score_tiles(scores, factors, transform, torch.empty(0))
+    exponents, masses, _, _ = reference.score_tiles(scores, factors, transform)
     aligned = align(exponents, masses)
     blocks = reference.tile_blocks(scores, factors, transform)
     q = torch.cat([reference.quantize(v, exponents[first : first + len(v)]) for first, v in blocks])

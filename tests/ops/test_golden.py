@@ -53,7 +53,7 @@ def tables(device: str) -> dict[str, str]:
     """The integers of the law before any count: exponents, masses, q, A, n_b."""
     scores = scores_on(device)
     empty = torch.empty(0, device=device)
-    exponents, masses, _, _ = torch.ops.sparseprune.score_tiles(scores, [], reference.GIVEN, empty.int())
+    exponents, masses, _, _ = torch.ops.sparseprune.score_tiles(scores, [], reference.GIVEN)
     q = [reference.quantize(v, exponents[b : b + len(v)]) for b, v in reference.tile_blocks(scores, [], 0)]
     aligned = align(exponents, masses)
     per_tile = torch.ops.sparseprune.split_draws(aligned, empty.bool(), 100_000, 7, 1)

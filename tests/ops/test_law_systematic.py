@@ -78,7 +78,7 @@ def test_every_start_one_by_one(bits: int) -> None:
     v[[0, 1, 7, 2 * TILE, 2 * TILE + 5, 2 * TILE + 6, 3 * TILE - 1]] = torch.tensor(
         [1.0, 2.0, 4.0, 1.0, 1e-9, 3.0, 3.0], dtype=torch.float64
     )
-    exponents, masses, positives, _ = reference.score_tiles([v], [], 0, torch.empty(0))
+    exponents, masses, positives, _ = reference.score_tiles([v], [], 0)
     assert torch.equal(positives.long(), gaps)
     gain, shift = (torch.tensor(x) for x in sketch.gains(lengths.tolist(), masses.tolist()))
     begins = (lengths + gaps).cumsum(0) - lengths - gaps

@@ -9,26 +9,37 @@ from .philox import DRAW, mulhi64, random_bits, unsigned_less
 from .scores import quantize, tile_blocks, tile_numbers
 from .writer import FlatWriter
 
+BLOCK = 1 << 18  # draws at once
 
-def draw_in_tiles(q: Tensor, n: Tensor, tile: Tensor, seed: int, stream: int) -> Tensor:
-    """Counts [tiles, TILE]: n_b draws in each tile with probabilities q / sum q, without error (rejection)."""
-    inclusive = q.cumsum(dim=1)
-    mass = inclusive[:, -1]
-    rows = torch.repeat_interleave(torch.arange(len(n), device=n.device), n)
-    j = torch.arange(len(rows), device=n.device) - (n.cumsum(0) - n)[rows]
-    m = mass[rows]
-    modulus = (torch.remainder(1 << 62, m) * 4) % m  # 2^64 mod M; m > 0 wherever there is a draw
+
+def below(m: Tensor, j: Tensor, tile: Tensor, seed: int, stream: int) -> Tensor:
+    """Uniform integers in [0, m), m > 0, without error (rejection): for the draws j of tiles `tile`."""
+    modulus = (torch.remainder(1 << 62, m) * 4) % m  # 2^64 mod m
     r, pending, attempt = torch.zeros_like(j), torch.ones_like(j, dtype=torch.bool), 0
     while bool(pending.any()):
-        u = random_bits(j[pending], tile[rows][pending], DRAW, attempt, seed, stream)
+        u = random_bits(j[pending], tile[pending], DRAW, attempt, seed, stream)
         accept = ~unsigned_less(u * m[pending], modulus[pending])
         where = pending.nonzero().view(-1)[accept]
         r[where] = mulhi64(u[accept], m[where])
         pending[where] = False
         attempt += 1
-    base = mass.cumsum(0) - mass  # one search over all tiles: masses are < 2^43 and BLOCK is 2^10
-    found = torch.searchsorted((inclusive + base.unsqueeze(1)).view(-1), r + base[rows], right=True)
-    return torch.bincount(found, minlength=q.numel()).view_as(q)
+    return r
+
+
+def draw_in_tiles(q: Tensor, n: Tensor, tile: Tensor, seed: int, stream: int) -> Tensor:
+    """Counts [tiles, TILE]: n_b draws in each tile with probabilities q / sum q, without error."""
+    inclusive = q.cumsum(dim=1)
+    mass, ends = inclusive[:, -1], n.cumsum(0)
+    base = mass.cumsum(0) - mass  # one search over all tiles: masses are < 2^43, and there are at most 2^10
+    line = (inclusive + base.unsqueeze(1)).view(-1)
+    counts = torch.zeros_like(line)
+    for begin in range(0, int(ends[-1]), BLOCK):
+        draw = torch.arange(begin, min(begin + BLOCK, int(ends[-1])), device=n.device)
+        rows = torch.searchsorted(ends, draw, right=True)
+        r = below(mass[rows], draw - (ends - n)[rows], tile[rows], seed, stream)
+        found = torch.searchsorted(line, r + base[rows], right=True)
+        counts.index_add_(0, found, torch.ones_like(found))
+    return counts.view_as(q)
 
 
 def multiplier(counts: Tensor, q: Tensor, scale: Tensor) -> Tensor:

@@ -72,21 +72,15 @@ def tile_numbers(ids: Tensor, first: int, tiles: int) -> Tensor:
     return ids[first : first + tiles] if ids.numel() else torch.arange(first, first + tiles, device=ids.device)
 
 
-def score_tiles(
-    scores: list[Tensor], factors: list[Tensor], transform: int, exponents: Tensor
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Of each tile exponent e_b (int32), mass M_b (int64) and positive scores (int32); the first bad index or -1.
-
-    `exponents`: empty, or those to use, where tiles are only parts of their whole.
-    """
+def score_tiles(scores: list[Tensor], factors: list[Tensor], transform: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Of each tile exponent e_b (int32), mass M_b (int64) and positive scores (int32); the first bad index or -1."""
     own, masses, positives, bad = [], [], [], -1
     for first, v in tile_blocks(scores, factors, transform):
         wrong = ~((v >= 0) & (v < torch.inf)).view(-1)
         if bad < 0 and bool(wrong.any()):
             bad = first * TILE + int(wrong.to(torch.uint8).argmax())
         v = v.where(~wrong.view_as(v), 0.0)
-        given = exponents[first : first + len(v)]
-        own.append(given if given.numel() else torch.frexp(v.amax(dim=1)).exponent)
+        own.append(torch.frexp(v.amax(dim=1)).exponent)
         masses.append(quantize(v, own[-1]).sum(dim=1))
         positives.append((v > 0).sum(dim=1, dtype=torch.int32))
     return torch.cat(own), torch.cat(masses), torch.cat(positives), masses[0].new_tensor([bad])
