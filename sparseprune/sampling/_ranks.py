@@ -27,7 +27,8 @@ Group = Any  # a torch.distributed.ProcessGroup, or None
 
 def arguments(who: str, scores: Tensors, transform: str, factor: Tensors | None, group: Group) -> Arguments:
     """The checked arguments of one process, or of one rank of `group` or of the mesh of DTensors."""
-    some = [scores] if isinstance(scores, Tensor) else scores if isinstance(scores, Sequence) else []
+    scores = _listed(scores)
+    some = [scores] if isinstance(scores, Tensor) else scores if isinstance(scores, list) else []
     if group is not None or any(is_dtensor(t) for t in some):
         return SharedArguments.on_ranks(who, scores, transform, factor, group)
     return Arguments.of(who, scores, transform, factor)
@@ -62,7 +63,7 @@ class SharedArguments(Arguments):
     def on_ranks(cls, who: str, scores: Tensors, transform: str, factor: Tensors | None, group: Any) -> SharedArguments:
         """Check this rank's part; `group` is None for DTensors."""
         single = isinstance(scores, Tensor)
-        tensors: list[Any] = [scores] if single else list(scores) if isinstance(scores, Iterable) else []
+        tensors: list[Any] = [scores] if single else scores if isinstance(scores, list) else []
         if group is None:
             ranks = Ranks(common_groups(who, [t.device_mesh for t in tensors if is_dtensor(t)]))
         elif isinstance(group, dist.ProcessGroup):
@@ -133,7 +134,7 @@ class SharedArguments(Arguments):
             "arguments": repr((self.who, *arguments, self.transform, self.counts)),
             "sizes": [s.numel() for s in self.scores],
             "layout": layout,
-            "wide": any(s.dtype == torch.float64 for s in self.scores),
+            "wide": any(t.dtype == torch.float64 for t in (*self.scores, *self.factors)),
             "factors": bool(self.factors),
         }
         everyone = self.ranks.gather(mine)
@@ -219,11 +220,15 @@ class SharedArguments(Arguments):
         prepared: Any = None
         if not self.wrong:
             with self.deferred():
+                out = _listed(out)
                 prepared = self.prepare(output, weights, dtype, out, reread)
         self.meet(args, output, dtype)
         scores, factors, w, results = prepared
         with self.errors():
             driver(self.vector(scores, factors, output, w, results), *args)
+        # `result` tells autograd what was written of local tensors only: a DTensor counts for itself.
+        given = [out] if isinstance(out, Tensor) else out or []
+        torch.autograd.graph.increment_version([t for t in given if is_dtensor(t) and not t.is_inference()])
         return self.result(results, output)
 
     def ask(self, driver: Callable[..., int], *args: int) -> int:
@@ -272,11 +277,10 @@ class SharedArguments(Arguments):
         for row in mine[:1]:
             own = int(runs.tensor[row])
             at = index - int(runs.start[row]) + int(runs.offset[row])
-            value = float(
-                reference.score_values(
-                    self.scores[own], self.factors[own] if self.factors else None, self.transform
-                )[at]
-            )  # fmt: skip
+            factor = self.factors[own].view(-1) if self.factors else None
+            if factor is not None:
+                factor = factor[at % factor.numel()]
+            value = float(reference.score_values(self.scores[own].view(-1)[at], factor, self.transform))
             name = "scores" if self.single else f"scores[{own}]"
             if self.shards:
                 shape, flat = self.shards[own].like.shape, index - self.agreed[0].starts[0][own]
@@ -285,6 +289,11 @@ class SharedArguments(Arguments):
             text = f"{name} of shape {list(shape)} must be {expected}, got {value} at flat index {flat}"
         text = next(t for t in self.ranks.gather(text) if t is not None)
         return ValueError(f"{self.who}: {text}")
+
+
+def _listed(given: Any) -> Any:
+    """What is looked through more than once: a list of what any iterable yields; else as it is."""
+    return list(given) if isinstance(given, Iterable) and not isinstance(given, Tensor) else given
 
 
 def _text(error: Exception) -> str:
