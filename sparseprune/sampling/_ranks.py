@@ -6,10 +6,11 @@ the same, and none waits for another.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -22,7 +23,19 @@ from ..ops.sharded import Holding, ShardedVector
 from ..shards import Shard, common_groups, is_dtensor, local, placement
 from ._arguments import Arguments, Tensors
 
+F = TypeVar("F", bound=Callable[..., Any])
 Group = Any  # a torch.distributed.ProcessGroup, or None
+
+
+def _on_cpu(method: F) -> F:
+    """Make tensors on the CPU where no device is named, whatever torch.set_default_device says."""
+
+    @functools.wraps(method)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        with torch.device("cpu"):
+            return method(*args, **kwargs)
+
+    return cast(F, call)
 
 
 def arguments(who: str, scores: Tensors, transform: str, factor: Tensors | None, group: Group) -> Arguments:
@@ -60,6 +73,7 @@ class SharedArguments(Arguments):
     agreed: list[Agreed] = field(default_factory=list)
 
     @classmethod
+    @_on_cpu
     def on_ranks(cls, who: str, scores: Tensors, transform: str, factor: Tensors | None, group: Any) -> SharedArguments:
         """Check this rank's part; `group` is None for DTensors."""
         single = isinstance(scores, Tensor)
@@ -207,6 +221,7 @@ class SharedArguments(Arguments):
         return Runs(number, torch.zeros_like(number), starts, sizes).where(sizes > 0)
 
     # ------------------------------------------------------------ work
+    @_on_cpu
     def run(
         self,
         driver: Callable[..., None],
@@ -231,6 +246,7 @@ class SharedArguments(Arguments):
         torch.autograd.graph.increment_version([t for t in given if is_dtensor(t) and not t.is_inference()])
         return self.result(results, output)
 
+    @_on_cpu
     def ask(self, driver: Callable[..., int], *args: int) -> int:
         self.meet(args, getattr(driver, "keywords", None))
         with self.errors():

@@ -207,6 +207,35 @@ def case_any_iterable_of_dtensors() -> None:
             assert torch.equal(a.full_tensor(), b)
 
 
+def case_the_default_device_does_not_matter() -> None:
+    line, grid = meshes()
+    x = noise(70, 130)
+    for name, (method, outputs) in METHODS.items():
+        expected = method(x, transform="abs", output=outputs[-1])
+        bad = x.clone()
+        bad[3, 4] = torch.nan
+        spread, both, wrong = (
+            distribute_tensor(t, mesh, places)
+            for t, mesh, places in ((x, line, [Shard(1)]), (x, grid, [Replicate(), Shard(0)]), (bad, line, [Shard(0)]))
+        )
+        mine = [x] if dist.get_rank() == 1 else []
+        with torch.device("meta"):
+            parts = [
+                method(mine, transform="abs", output=outputs[-1], group=dist.group.WORLD),
+                method(spread, transform="abs", output=outputs[-1]),
+                method(both, transform="abs", output=outputs[-1]),
+            ]
+            error = error_of(lambda: method(wrong, transform="abs"))  # noqa: B023
+        assert "got nan at flat index 394" in error
+        assert len(parts[0]) == len(expected) * len(mine)
+        for part in parts[1:]:
+            everyone: list[Any] = [None] * dist.get_world_size()
+            dist.all_gather_object(everyone, part.tolist())
+            assert sorted({i for ids in everyone for i in ids}) == expected.tolist(), name
+    with torch.device("meta"):
+        assert sampling.draws_for_nnz(spread, 500, transform="abs") > 500
+
+
 def case_a_wide_factor_makes_wide_scores() -> None:
     line, _ = meshes()
     x, factor = noise(70, 130).abs() * 2e7, torch.tensor(1e300, dtype=torch.float64)  # races divide, by less than 1
