@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from sparseprune import ops
-from sparseprune.ops import reference, sharded
+from sparseprune.ops import reference, sharded, threshold
 from sparseprune.ops.layout import Runs
 from sparseprune.ops.reference import TILE
 from sparseprune.ops.sharded import Holding, ShardedVector
@@ -146,6 +146,22 @@ def test_long_rows_of_whole_tiles(name, kind):
     middle = 33 * TILE + 100
     plan = [[(0, 0, middle), (1, 18 * TILE, 20 * TILE + 7)], [(0, middle, 70 * TILE)], [(1, 0, 18 * TILE)]]
     check(whole, DRIVERS[name], plan)
+
+
+@pytest.mark.parametrize("name", ["top_k", "priority", "successive"])
+@pytest.mark.parametrize("kind", ["plain", "ties", "wide"])
+def test_the_window_that_a_sample_guesses(name, kind, monkeypatch):
+    """As in vectors of many tiles, in a short one."""
+    monkeypatch.setattr(threshold, "ENOUGH", 16)
+    monkeypatch.setattr(threshold, "STEP", 3)
+    guesses, guess = [], threshold.window
+    monkeypatch.setattr(threshold, "window", lambda *args: guesses.append(guess(*args)) or guesses[-1])
+    whole = Whole([60 * TILE, 5000, 25 * TILE + 9], kind, 7, reference.WEIGHTS)
+    middle = 31 * TILE + 100
+    long = [[(0, 0, middle), (1, 10, 5000)], [(0, middle, 60 * TILE)], [(1, 0, 10), (2, 0, 25 * TILE + 9)]]
+    check(whole, DRIVERS[name], random_plan(whole, 3, 6, whole.g))
+    check(whole, DRIVERS[name], long)
+    assert len(set(guesses)) == 1 and guesses[0] is not None
 
 
 @pytest.mark.parametrize("name", DRIVERS)
