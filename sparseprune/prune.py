@@ -187,7 +187,8 @@ def _check(
     for name, p in parameters.items():
         if nn.parameter.is_lazy(p) or p.is_meta:
             raise ValueError(f"prune: model must be initialized, got {name!r} without values (lazy or on device meta)")
-        if p.numel() and not all(map(math.isfinite, bounds(p.detach()))):
+        values = torch.view_as_real(p.detach()) if p.is_complex() else p.detach()
+        if p.numel() and not all(map(math.isfinite, bounds(values))):
             raise ValueError(f"prune: weights must be finite, got NaN or infinity in {name!r}")
     total = sum(parameters[name].numel() for name in names)
     if round(density * total) < 1:
@@ -211,7 +212,7 @@ def _ranked(score: str, raw: Mapping[str, Tensor], shapes: densities.Shapes) -> 
 def _check_finite(score: str, ranked: Mapping[str, Tensor]) -> None:
     for name, values in ranked.items():
         low, high = bounds(values)
-        if not (math.isfinite(low) and math.isfinite(high)):
+        if values.numel() and not (math.isfinite(low) and math.isfinite(high)):
             raise ValueError(f"prune: scores must be finite, got {low} ... {high} from {score!r} in {name!r}")
 
 

@@ -75,6 +75,8 @@ class _Sketch:
 
         def draw(tensors: list[Tensor], k: int, stream: int) -> list[Tensor]:
             s = sampling.draws_for_nnz(tensors, k, law=law, transform="abs") if self.target == "nnz" else k
+            if self.name == "poisson" and s > 1 << 30:
+                raise ValueError(f"Poisson: kept must be reached by 2^30 draws, got {k}, which takes {s}")
             return _list(sampler(tensors, s, seed=seed, stream=stream, transform="abs", output=output))
 
         return _each(scores, kept, draw, _dtype(self.rescale), type(self).__name__ if self.target == "nnz" else None)

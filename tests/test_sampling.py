@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -241,3 +242,21 @@ def test_scores_of_one_element() -> None:
             assert getattr(sampling, method)(scores, 1, seed=1).view(-1).tolist() == [1.0]
         assert sampling.top_k(scores, 1).view(-1).tolist() == [True]
         assert sampling.without_replacement(scores, 1, seed=1).view(-1).tolist() == [True]
+
+
+@pytest.mark.parametrize("power", [300, -300, 150])
+@pytest.mark.parametrize("method", ["priority", "bernoulli", "without_replacement", "multinomial", "systematic"])
+def test_a_factor_of_any_fp64_size_changes_nothing(method, power) -> None:
+    """A power of two scales every score alike, also where fp32 scores times an fp64 factor leave the range of fp32."""
+    scores = torch.rand(5000, generator=torch.Generator().manual_seed(0)) + 0.5
+    factor = torch.tensor(2.0**power, dtype=torch.float64)
+    run = partial(getattr(sampling, method), scores, 300, seed=1, output="bool")
+    assert torch.equal(run(factor=factor), run(factor=torch.ones((), dtype=torch.float64)))
+    assert sampling.draws_for_nnz(scores, 300, factor=factor) == sampling.draws_for_nnz(scores, 300)
+
+
+def test_a_factor_that_repeats_in_the_memory_of_out() -> None:
+    buffer = torch.rand(4096, dtype=torch.float64)
+    scores, out = torch.rand(2, 4096), buffer.view(torch.float32).view(2, 4096)
+    expected = sampling.multinomial(scores, 500, seed=1, factor=buffer.clone())
+    assert torch.equal(sampling.multinomial(scores, 500, seed=1, factor=buffer, out=out), expected)

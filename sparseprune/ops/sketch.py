@@ -88,7 +88,7 @@ def sketch_systematic(vector: Vector, draws: int, seed: int, stream: int) -> Non
     total, shared = int(aligned.sum()), (draws << bits) - int(positives.sum())  # every positive score owns 1
     ends = [shared * c // total for c in aligned.cumsum(0).tolist()]
     lengths = [end - begin for end, begin in zip(ends, [0, *ends[:-1]], strict=True)]
-    zero = torch.zeros((), dtype=torch.int64)
+    zero = torch.zeros((), dtype=torch.int64, device="cpu")
     start = (int(random_bits(zero, zero, SYSTEMATIC, 0, seed, stream)) & MASK64) >> (64 - bits)
     length, gain, shift = (
         torch.tensor(x, device=vector.device) for x in (lengths, *gains(lengths, table.masses.tolist()))

@@ -92,7 +92,7 @@ class Vector:
         self.numel = sum(score.numel() for score in scores)
         self.tiles = -(-self.numel // TILE)
         self.device = scores[0].device
-        self.wide = any(score.dtype == torch.float64 for score in scores)
+        self.wide = any(t.dtype == torch.float64 for t in (*scores, *factors))  # v may be anything that fp64 holds
         self.narrow = not (self.wide or factors or transform == SQUARE)  # fp32 holds every transformed score exactly
         ids = fillers = self.empty(torch.int64)
         self._part = Part(scores, factors, transform, ids, weights, out, fillers)
@@ -118,7 +118,7 @@ class Vector:
         return Table(*table)
 
     def exponent(self) -> int:
-        """The power of two that races and histograms divide by: that of the largest score if some are fp64, else 0."""
+        """The power of two that races and histograms divide by: the largest score's where fp64 takes part, else 0."""
         if not self.wide:
             return 0
         table = self.table()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -47,7 +48,7 @@ def _apart(inputs: list[Tensor], out: list[Tensor], *, in_place: bool) -> list[T
     for i, t in enumerate(inputs):
         begin, end = t.data_ptr(), t.data_ptr() + t.nbytes
         shared = [j for j, (low, high) in enumerate(spans) if begin < high and low < end]
-        same = in_place and shared == [i] and spans[i] == (begin, end)
+        same = in_place and shared == [i] and spans[i] == (begin, end) and t.numel() == out[i].numel()
         result.append(t.clone() if shared and not same else t)
     return result
 
@@ -201,10 +202,9 @@ class Arguments:
     ) -> tuple[list[Tensor], list[Tensor], list[Tensor], list[Tensor]]:
         """Scores, factors and weights that stay as they are while results are written, and these."""
         w, results = self.outputs(output, weights, dtype, out)
-        if out is not None:
-            w = _apart(w, results, in_place="weights" not in reread)
         written = [] if out is None else results
         scores, factors = (_apart(x, written, in_place="scores" not in reread) for x in (self.scores, self.factors))
+        w = scores if weights is None else _apart(w, written, in_place="weights" not in reread)
         return scores, factors, w, results
 
     def ask(self, driver: Callable[..., int], *args: int) -> int:
@@ -228,14 +228,15 @@ class Arguments:
         # Operators do not tell autograd what they wrote: a backward that needs what was there before must raise.
         torch.autograd.graph.increment_version([t for t in results if not t.is_inference()])
         if output == "indices":
-            return torch.cat([r.view(-1) for r in results]).nonzero().view(-1)
+            starts = itertools.accumulate((r.numel() for r in results), initial=0)
+            return torch.cat([r.view(-1).nonzero().view(-1) + start for r, start in zip(results, starts, strict=False)])
         return results[0] if self.single else results
 
     def bad(self, index: int, expected: str = "finite and non-negative") -> ValueError:
         for i, (score, shape) in enumerate(zip(self.scores, self.shapes, strict=True)):
             if index < score.numel():
                 factor = self.factors[i] if self.factors else None
-                value = float(reference.score_values(score, factor, self.transform)[index])
+                value = float(reference.values_between(index, index + 1, score, factor, self.transform))
                 name = "scores" if self.single else f"scores[{i}]"
                 return ValueError(
                     f"{self.who}: {name} of shape {list(shape)} must be {expected}, got {value} at flat index {index}"

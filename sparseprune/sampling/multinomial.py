@@ -36,7 +36,7 @@ def multinomial(
         output: "m" (float32, float64 for float64 scores), "counts" (int32), "weights" (weights * m), "bool" (count > 0)
             or "indices" (int64, flat indices of the logical vector, ascending).
         weights: what m multiplies for "weights"; the scores themselves if absent.
-        dtype: another floating type for "m" (not float16) or "weights": one rounding.
+        dtype: another floating type for "m" (not float16) or "weights": one rounding (half types by way of float32).
         out: contiguous tensors to write into.
         group: a torch.distributed process group whose ranks all call this: the logical vector is the concatenation of
             their `scores` in rank order, and every rank gets its own part of the result. DTensors (row or column

@@ -35,7 +35,7 @@ from .philox import (
     unsigned_less,
 )
 from .poisson import poisson_counts, poisson_table
-from .scores import ABS, GIVEN, SQUARE, TILE, quantize, rescale, score_tiles, score_values, tile_blocks
+from .scores import ABS, GIVEN, SQUARE, TILE, quantize, rescale, score_tiles, score_values, tile_blocks, values_between
 from .systematic import systematic_tiles
 from .tree import binomial, split_draws
 from .writer import BOOL, COUNTS, WEIGHTS, FlatWriter, M

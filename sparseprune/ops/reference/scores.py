@@ -22,18 +22,27 @@ def score_values(score: Tensor, factor: Tensor | None, transform: int) -> Tensor
     return v.abs() if transform == ABS else v + 0.0  # -0 becomes 0
 
 
+def values_between(begin: int, end: int, score: Tensor, factor: Tensor | None, transform: int) -> Tensor:
+    """The values of some elements only."""
+    if factor is not None:
+        factor = factor.view(-1)[torch.arange(begin, end, device=score.device) % factor.numel()]
+    return score_values(score.view(-1)[begin:end], factor, transform)
+
+
 def tile_blocks(scores: list[Tensor], factors: list[Tensor], transform: int) -> Iterator[tuple[int, Tensor]]:
     """Yield (first tile, v [tiles, TILE]) of the logical vector; absent elements are 0."""
     parts: list[Tensor] = []
     held = first = 0
     for i, score in enumerate(scores):
-        v = score_values(score, factors[i] if factors else None, transform)
-        while held + v.numel() >= BLOCK * TILE:
-            take = BLOCK * TILE - held
-            yield first, torch.cat([*parts, v[:take]]).view(-1, TILE)
-            parts, held, first, v = [], 0, first + BLOCK, v[take:]
-        parts.append(v)
-        held += v.numel()
+        begin = 0
+        while begin < score.numel():
+            end = min(score.numel(), begin + BLOCK * TILE - held)
+            parts.append(values_between(begin, end, score, factors[i] if factors else None, transform))
+            held += end - begin
+            begin = end
+            if held == BLOCK * TILE:
+                yield first, torch.cat(parts).view(-1, TILE)
+                parts, held, first = [], 0, first + BLOCK
     if held:
         pad = parts[0].new_zeros(-held % TILE)
         yield first, torch.cat([*parts, pad]).view(-1, TILE)
