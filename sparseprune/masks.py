@@ -110,7 +110,8 @@ class Masks(Mapping[str, Tensor]):
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the masks as safetensors: 1 bit a weight for bool masks, names, shapes, seed and hash in the metadata.
 
-        The file appears whole or not at all; its folder is created. Cost: numel/8 bytes for bool masks.
+        The file appears whole or not at all; its folder is created. All ranks of DTensors must call this; each writes
+        the same content, and may do so to the same path. Cost: numel/8 bytes for bool masks.
         """
         from safetensors.torch import save
 

@@ -38,7 +38,7 @@ class Shard:
     @classmethod
     def of(cls, name: str, tensor: Any) -> Shard:
         """Raises ValueError, beginning with `name`, for placements that are neither shards nor copies."""
-        index = [torch.arange(size) for size in tensor.shape]
+        index = [torch.arange(size, device="cpu") for size in tensor.shape]
         if not is_dtensor(tensor):
             return cls(tensor, index)
         mesh = tensor.device_mesh

@@ -28,6 +28,20 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path):
     assert path.read_bytes() == b"new" and list(path.parent.iterdir()) == [path]
 
 
+def test_writers_with_equal_pids_do_not_meet(tmp_path, monkeypatch):
+    """Those in containers, say, on one network disk."""
+    monkeypatch.setattr("os.getpid", lambda: 7)
+    path = tmp_path / "file"
+
+    def write(stream) -> None:
+        stream.write(b"first")
+        write_whole(path, lambda other: other.write(b"second"))
+        assert path.read_bytes() == b"second"
+
+    write_whole(path, write)
+    assert path.read_bytes() == b"first" and list(tmp_path.iterdir()) == [path]
+
+
 def test_a_writer_killed_in_the_middle_leaves_the_old_file(tmp_path):
     path = tmp_path / "file"
     path.write_bytes(b"old")

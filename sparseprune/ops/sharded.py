@@ -17,7 +17,7 @@ from torch import Tensor
 
 from .layout import CHUNK, Layout, Runs
 from .reference import BOOL, COUNTS, GIVEN, TILE, FlatWriter, quantize, score_values
-from .reference.scores import power_of_two
+from .reference.scores import BLOCK, power_of_two
 from .vector import Absent, BadScore, NoPositiveScore, Part, Table
 
 NOTHING = -(1 << 20)  # below the exponent of every positive score
@@ -73,6 +73,21 @@ class Gather(NamedTuple):
     lane: Tensor
     fillers: Tensor
     spans: list[tuple[int, slice, slice]]
+
+
+def _first_not_finite(part: Part) -> int | None:
+    """Where in a part; few values at a time are converted."""
+    begin = 0
+    for i, score in enumerate(part.scores):
+        factors = part.factors[i].view(-1) if part.factors else None
+        for at in range(0, score.numel(), BLOCK * TILE):
+            few = slice(at, at + BLOCK * TILE)
+            factor = factors[few] if factors is not None and factors.numel() > 1 else factors
+            wrong = (~score_values(score.view(-1)[few], factor, part.transform).isfinite()).nonzero()
+            if len(wrong):
+                return begin + at + int(wrong[0])
+        begin += score.numel()
+    return None
 
 
 def ranges(start: Tensor, length: Tensor) -> Tensor:
@@ -139,11 +154,12 @@ class ShardedVector:
                 self._scatter(gather, part)
 
     def _whole(self, layout: Layout, results: Results) -> Iterator[Part]:
-        """The long rows of whole tiles, as slices; factors that repeat are written out for a few tiles at a time."""
+        """The long rows of whole tiles, as slices; a few tiles at a time where factors or outputs are made for them."""
         together: list[tuple[int, int, int, int]] = []
         for s in layout.slices:
             factor = self.held.factors[s.tensor] if self.held.factors else None
-            if factor is None or factor.numel() in (1, self.held.scores[s.tensor].numel()):
+            ready = factor is None or factor.numel() in (1, self.held.scores[s.tensor].numel())
+            if ready and results != "scratch":
                 together.append(s)
                 continue
             for first in range(0, s.tiles, CHUNK):
@@ -329,13 +345,9 @@ class ShardedVector:
             self.table()
         first = FAR
         for part in self.parts(once=True):
-            for i, score in enumerate(part.scores):
-                v = score_values(score, part.factors[i] if part.factors else None, part.transform)
-                wrong = (~v.isfinite()).nonzero()
-                if len(wrong):
-                    place = sum(s.numel() for s in part.scores[:i]) + int(wrong[0])
-                    first = min(first, int(part.ids[place // TILE]) * TILE + place % TILE)
-                    break
+            place = _first_not_finite(part)
+            if place is not None:
+                first = min(first, int(part.ids[place // TILE]) * TILE + place % TILE)
         first = -int(self.ranks.max(torch.tensor([-first], device=self.device)))
         if first < FAR:
             raise BadScore(first, "finite")

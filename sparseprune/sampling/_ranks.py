@@ -6,10 +6,11 @@ the same, and none waits for another.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -22,12 +23,25 @@ from ..ops.sharded import Holding, ShardedVector
 from ..shards import Shard, common_groups, is_dtensor, local, placement
 from ._arguments import Arguments, Tensors
 
+F = TypeVar("F", bound=Callable[..., Any])
 Group = Any  # a torch.distributed.ProcessGroup, or None
+
+
+def _on_cpu(method: F) -> F:
+    """Make tensors on the CPU where no device is named, whatever torch.set_default_device says."""
+
+    @functools.wraps(method)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        with torch.device("cpu"):
+            return method(*args, **kwargs)
+
+    return cast(F, call)
 
 
 def arguments(who: str, scores: Tensors, transform: str, factor: Tensors | None, group: Group) -> Arguments:
     """The checked arguments of one process, or of one rank of `group` or of the mesh of DTensors."""
-    some = [scores] if isinstance(scores, Tensor) else scores if isinstance(scores, Sequence) else []
+    scores = _listed(scores)
+    some = [scores] if isinstance(scores, Tensor) else scores if isinstance(scores, list) else []
     if group is not None or any(is_dtensor(t) for t in some):
         return SharedArguments.on_ranks(who, scores, transform, factor, group)
     return Arguments.of(who, scores, transform, factor)
@@ -59,10 +73,11 @@ class SharedArguments(Arguments):
     agreed: list[Agreed] = field(default_factory=list)
 
     @classmethod
+    @_on_cpu
     def on_ranks(cls, who: str, scores: Tensors, transform: str, factor: Tensors | None, group: Any) -> SharedArguments:
         """Check this rank's part; `group` is None for DTensors."""
         single = isinstance(scores, Tensor)
-        tensors: list[Any] = [scores] if single else list(scores) if isinstance(scores, Iterable) else []
+        tensors: list[Any] = [scores] if single else scores if isinstance(scores, list) else []
         if group is None:
             ranks = Ranks(common_groups(who, [t.device_mesh for t in tensors if is_dtensor(t)]))
         elif isinstance(group, dist.ProcessGroup):
@@ -133,7 +148,7 @@ class SharedArguments(Arguments):
             "arguments": repr((self.who, *arguments, self.transform, self.counts)),
             "sizes": [s.numel() for s in self.scores],
             "layout": layout,
-            "wide": any(s.dtype == torch.float64 for s in self.scores),
+            "wide": any(t.dtype == torch.float64 for t in (*self.scores, *self.factors)),
             "factors": bool(self.factors),
         }
         everyone = self.ranks.gather(mine)
@@ -206,6 +221,7 @@ class SharedArguments(Arguments):
         return Runs(number, torch.zeros_like(number), starts, sizes).where(sizes > 0)
 
     # ------------------------------------------------------------ work
+    @_on_cpu
     def run(
         self,
         driver: Callable[..., None],
@@ -219,13 +235,18 @@ class SharedArguments(Arguments):
         prepared: Any = None
         if not self.wrong:
             with self.deferred():
+                out = _listed(out)
                 prepared = self.prepare(output, weights, dtype, out, reread)
         self.meet(args, output, dtype)
         scores, factors, w, results = prepared
         with self.errors():
             driver(self.vector(scores, factors, output, w, results), *args)
+        # `result` tells autograd what was written of local tensors only: a DTensor counts for itself.
+        given = [out] if isinstance(out, Tensor) else out or []
+        torch.autograd.graph.increment_version([t for t in given if is_dtensor(t) and not t.is_inference()])
         return self.result(results, output)
 
+    @_on_cpu
     def ask(self, driver: Callable[..., int], *args: int) -> int:
         self.meet(args, getattr(driver, "keywords", None))
         with self.errors():
@@ -272,11 +293,10 @@ class SharedArguments(Arguments):
         for row in mine[:1]:
             own = int(runs.tensor[row])
             at = index - int(runs.start[row]) + int(runs.offset[row])
-            value = float(
-                reference.score_values(
-                    self.scores[own], self.factors[own] if self.factors else None, self.transform
-                )[at]
-            )  # fmt: skip
+            factor = self.factors[own].view(-1) if self.factors else None
+            if factor is not None:
+                factor = factor[at % factor.numel()]
+            value = float(reference.score_values(self.scores[own].view(-1)[at], factor, self.transform))
             name = "scores" if self.single else f"scores[{own}]"
             if self.shards:
                 shape, flat = self.shards[own].like.shape, index - self.agreed[0].starts[0][own]
@@ -285,6 +305,11 @@ class SharedArguments(Arguments):
             text = f"{name} of shape {list(shape)} must be {expected}, got {value} at flat index {flat}"
         text = next(t for t in self.ranks.gather(text) if t is not None)
         return ValueError(f"{self.who}: {text}")
+
+
+def _listed(given: Any) -> Any:
+    """What is looked through more than once: a list of what any iterable yields; else as it is."""
+    return list(given) if isinstance(given, Iterable) and not isinstance(given, Tensor) else given
 
 
 def _text(error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""Real processes under gloo: 2 and 4 of them."""
+"""Real processes under gloo: 2 and, for some cases, 4 of them."""
 
 import json
 import subprocess

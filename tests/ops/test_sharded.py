@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from sparseprune import ops
-from sparseprune.ops import reference
+from sparseprune.ops import reference, sharded, threshold
 from sparseprune.ops.layout import Runs
 from sparseprune.ops.reference import TILE
 from sparseprune.ops.sharded import Holding, ShardedVector
@@ -55,7 +55,7 @@ class Whole:
             ]
         self.scores = [s.to(dtypes[i % len(dtypes)]) for i, s in enumerate(scores)]
         self.weights = [torch.randn(n, generator=g).to([F32, torch.bfloat16][i % 2]) for i, n in enumerate(sizes)]
-        self.wide = any(s.dtype == F64 for s in self.scores)
+        self.wide = any(t.dtype == F64 for t in (*self.scores, *self.factors))
         self.numel = sum(sizes)
 
     def fresh(self, i: int) -> torch.Tensor:
@@ -148,6 +148,22 @@ def test_long_rows_of_whole_tiles(name, kind):
     check(whole, DRIVERS[name], plan)
 
 
+@pytest.mark.parametrize("name", ["top_k", "priority", "successive"])
+@pytest.mark.parametrize("kind", ["plain", "ties", "wide"])
+def test_the_window_that_a_sample_guesses(name, kind, monkeypatch):
+    """As in vectors of many tiles, in a short one."""
+    monkeypatch.setattr(threshold, "ENOUGH", 16)
+    monkeypatch.setattr(threshold, "STEP", 3)
+    guesses, guess = [], threshold.window
+    monkeypatch.setattr(threshold, "window", lambda *args: guesses.append(guess(*args)) or guesses[-1])
+    whole = Whole([60 * TILE, 5000, 25 * TILE + 9], kind, 7, reference.WEIGHTS)
+    middle = 31 * TILE + 100
+    long = [[(0, 0, middle), (1, 10, 5000)], [(0, middle, 60 * TILE)], [(1, 0, 10), (2, 0, 25 * TILE + 9)]]
+    check(whole, DRIVERS[name], random_plan(whole, 3, 6, whole.g))
+    check(whole, DRIVERS[name], long)
+    assert len(set(guesses)) == 1 and guesses[0] is not None
+
+
 @pytest.mark.parametrize("name", DRIVERS)
 def test_columns(name):
     whole = Whole([96 * 96, 40 * 500], "ties", 4, reference.WEIGHTS)
@@ -174,6 +190,21 @@ def test_copies_count_once(name, kind):
     ]
     owned = [[True, True, False], [False, True, True], [False, False, True]]
     check(whole, DRIVERS[name], plan, owned)
+
+
+def test_scratch_outputs_of_copies_are_small(monkeypatch):
+    monkeypatch.setattr(sharded, "CHUNK", 5)
+    sizes = []
+
+    def select(vector) -> None:
+        if isinstance(vector, ShardedVector):
+            sizes.extend(part.tiles for part in vector._parts(vector._own, "lowest", "scratch"))
+        DRIVERS["top_k"](vector)
+
+    whole = Whole([32 * TILE, 9000], "ties", 5, reference.BOOL)
+    plan = [[(0, 0, 32 * TILE)], [(0, 0, 32 * TILE), (1, 0, 9000)]]
+    check(whole, select, plan, [[True], [False, True]])
+    assert max(sizes) == 5
 
 
 @pytest.mark.parametrize("kind", [reference.PLAIN, reference.PRIORITY_RACE])
@@ -207,6 +238,17 @@ def test_a_bad_score_is_found_by_all(name, kind):
         with pytest.raises(ops.BadScore) as alone:
             whole.alone(DRIVERS[name])
         assert (alone.value.index, alone.value.expected) == (8001, errors[0].expected)
+
+
+@pytest.mark.parametrize("kind", ["plain", "factor"])
+def test_a_bad_score_is_found_in_long_rows(kind, monkeypatch):
+    monkeypatch.setattr(sharded, "BLOCK", 3)
+    whole = Whole([5, 21 * TILE, 40 * TILE], kind, 6, reference.BOOL)
+    first = 5 + 20 * TILE + 17
+    whole.scores[1][20 * TILE + 17], whole.scores[2][[7, 9]] = torch.nan, torch.inf
+    plan = [[(2, 0, 40 * TILE)], [(0, 0, 5), (1, 0, 21 * TILE)]]
+    errors = whole.spread(DRIVERS["top_k"], plan)
+    assert [(type(e), e.index, e.expected) for e in errors] == [(ops.BadScore, first, "finite")] * 2
 
 
 @pytest.mark.parametrize("name", [name for name in DRIVERS if name != "top_k"])
