@@ -1,4 +1,4 @@
-"""The one way to time: warm up, alternate ours and the peer, synchronise, report medians, quantiles and a ratio."""
+"""The one way to time: alternate ours and the peers, each warm, synchronise, report medians, quantiles and a ratio."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ Row = dict[str, Any]
 
 
 def seconds(call: Callable[[], Any]) -> float:
+    """Time of a call right after another one: on virtual machines memory that lay idle is slow at first."""
+    call()
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     start = time.perf_counter()
@@ -67,10 +69,7 @@ def side_by_side(
     correct: Callable[[], bool],
     repeats: int = 7,
 ) -> list[Row]:
-    """One row a peer: ours and all peers in turn, `repeats` times after a warm-up; no ratio unless `correct()`."""
-    ours()
-    for peer in peers.values():
-        peer()
+    """One row a peer: ours and all peers in turn, `repeats` times; no ratio unless `correct()`."""
     times: dict[str, list[float]] = {name: [] for name in ("ours", *peers)}
     for _ in range(repeats):
         times["ours"].append(seconds(ours))
