@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -13,7 +14,8 @@ ENTRIES = {1: 20, 32: 96}  # mean of the law: length of its table
 BLOCK = 1 << 16  # variates at once
 
 
-def poisson_tails(mean: int, entries: int) -> list[int]:
+@cache
+def poisson_tails(mean: int, entries: int) -> tuple[int, ...]:
     """round(2^64 P(X > k)) for k = 0, 1, ...; entry k = mean makes them sum to exactly mean 2^64, so E[X] = mean."""
     term = total = Fraction(1)
     head = [Fraction(1)]  # e^mean P(X <= k)
@@ -23,7 +25,7 @@ def poisson_tails(mean: int, entries: int) -> list[int]:
         head.append(total)
     tails = [round((1 - h / total) * 2**64) for h in head[:entries]]
     tails[mean] += (mean << 64) - sum(tails)
-    return tails
+    return tuple(tails)
 
 
 def poisson_table(device: torch.device) -> Tensor:
