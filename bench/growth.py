@@ -61,7 +61,7 @@ def picture(rows: list[Row], path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    figure, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
+    figure, axes = plt.subplots(figsize=(7, 5), layout="constrained")
     shades = dict(zip(FRACTIONS, (":", "-", "--"), strict=True))
     for i, method in enumerate((*SKETCHES, *SELECTIONS)):
         for fraction in FRACTIONS:
@@ -75,7 +75,7 @@ def picture(rows: list[Row], path: Path) -> None:
     axes.plot([d for d, _ in floor], [1e6 * t / d for d, t in floor], color="black", label="one torch.mul: the floor")
     axes.set(xscale="log", yscale="log", xlabel="scores", ylabel="nanoseconds a score")
     axes.set_xticks(SIZES, [f"2^{size.bit_length() - 1}" for size in SIZES], minor=False)
-    axes.legend(fontsize=7, ncols=2)
+    figure.legend(loc="outside lower center", fontsize=7, ncols=4)
     figure.savefig(path, dpi=150)
     plt.close(figure)
 

@@ -75,7 +75,7 @@ def test_poisson_tables_equal_eighty_digits() -> None:
     """2^64 P(X > k) rounded, but for the entry that makes the sum the mean; the first one left out rounds to 0."""
     for mean, entries in reference.poisson.ENTRIES.items():
         tails = reference.poisson.poisson_tails(mean, entries)
-        assert tails == integers.TAILS[mean]
+        assert list(tails) == integers.TAILS[mean]
         assert sum(tails) == mean << 64
         exact = integers.poisson_tails(mean, entries + 1)
         off = [abs(x - tail) for x, tail in zip(exact, tails, strict=False)]
