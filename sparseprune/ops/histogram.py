@@ -12,18 +12,18 @@ import numpy as np
 import torch
 
 from .reference import BINS
-from .vector import NoPositiveScore, Vector
+from .vector import NoPositiveScore, Vector, exponent
 
 
 def mass_histogram(vector: Vector) -> tuple[np.ndarray, np.ndarray, int]:
-    """Counts n_j and masses of the non-empty bins, ascending, and the exponent by which scores were divided.
+    """Counts n_j and masses of the non-empty bins, ascending, and the exponent of what scores were divided by.
 
     Raises: BadScore, NoPositiveScore.
     """
-    exponent = vector.exponent()
+    divisor = exponent(vector)
     total = torch.zeros(2 * BINS + 1, dtype=torch.int64, device=vector.device)  # the last: bad scores
     for part in vector.parts("zero", once=True):
-        bins, bad = torch.ops.sparseprune.mass_histogram(*part.source, exponent)
+        bins, bad = torch.ops.sparseprune.mass_histogram(*part.source, divisor)
         total += torch.cat([bins.view(-1), bad])
     total = vector.sum(total).cpu().numpy()
     bins = total[:-1].reshape(2, BINS)
@@ -34,7 +34,7 @@ def mass_histogram(vector: Vector) -> tuple[np.ndarray, np.ndarray, int]:
         raise NoPositiveScore("no positive score")
     n, low = bins[0][used], bins[1][used]
     mass = (n * ((128 + (used & 127)) * 65536) + low).astype(np.float64)
-    return n, np.ldexp(mass, (used >> 7) - 1046), exponent
+    return n, np.ldexp(mass, (used >> 7) - 1046), divisor
 
 
 # ---------------------------------------------------------------- independent choices with a given expected count
@@ -56,11 +56,11 @@ def bernoulli(vector: Vector, k: int, seed: int, stream: int) -> None:
 
     Raises: BadScore, NoPositiveScore, before anything is written.
     """
-    n, mass, exponent = mass_histogram(vector)
+    n, mass, divisor = mass_histogram(vector)
     (bits,) = struct.unpack("q", struct.pack("d", rate(n, mass, k)))
     for part in vector.parts("zero"):
         torch.ops.sparseprune.bernoulli_tiles(
-            *part.source, part.ids, exponent, bits, seed, stream, vector.output, part.weights, part.out
+            *part.source, part.ids, divisor, bits, seed, stream, vector.output, part.weights, part.out
         )
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from .layout import CHUNK, Layout, Runs
 from .reference import BOOL, COUNTS, GIVEN, TILE, FlatWriter, quantize, score_values
-from .reference.scores import BLOCK, power_of_two
+from .reference.scores import power_of_two
 from .vector import Absent, BadScore, NoPositiveScore, Part, Table
 
 NOTHING = -(1 << 20)  # below the exponent of every positive score
@@ -73,21 +73,6 @@ class Gather(NamedTuple):
     lane: Tensor
     fillers: Tensor
     spans: list[tuple[int, slice, slice]]
-
-
-def _first_not_finite(part: Part) -> int | None:
-    """Where in a part; few values at a time are converted."""
-    begin = 0
-    for i, score in enumerate(part.scores):
-        factors = part.factors[i].view(-1) if part.factors else None
-        for at in range(0, score.numel(), BLOCK * TILE):
-            few = slice(at, at + BLOCK * TILE)
-            factor = factors[few] if factors is not None and factors.numel() > 1 else factors
-            wrong = (~score_values(score.view(-1)[few], factor, part.transform).isfinite()).nonzero()
-            if len(wrong):
-                return begin + at + int(wrong[0])
-        begin += score.numel()
-    return None
 
 
 def ranges(start: Tensor, length: Tensor) -> Tensor:
@@ -323,13 +308,6 @@ class ShardedVector:
         other = mine[rows[:, 0] // TILE] & (rows[:, 3] > 0) & ~torch.isin(rows[:, 0], self._all.pieces.start)
         return rows[other][rows[other][:, 0].argsort()]
 
-    def exponent(self) -> int:
-        """The power of two that races and histograms divide by: that of the largest score if some are fp64, else 0."""
-        if not self.wide:
-            return 0
-        table = self.table()
-        return int(table.exponents[table.masses > 0].max())
-
     def sum(self, values: Tensor) -> Tensor:
         """The sum over all ranks."""
         return self.ranks.sum(values)
@@ -345,7 +323,7 @@ class ShardedVector:
             self.table()
         first = FAR
         for part in self.parts(once=True):
-            place = _first_not_finite(part)
+            place = part.first_not_finite()
             if place is not None:
                 first = min(first, int(part.ids[place // TILE]) * TILE + place % TILE)
         first = -int(self.ranks.max(torch.tensor([-first], device=self.device)))

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from .reference import PRIORITY_RACE, TILE
 from .threshold import Race, threshold
-from .vector import Part, Vector
+from .vector import Part, Vector, exponent
 
 WIDE, WIDE_RACE = 16, 18  # bits of the histogram around the guess: cheap, and one that finds a single key saves a pass
 
@@ -47,7 +47,7 @@ def race(vector: Vector, k: int, kind: int, seed: int, stream: int) -> None:
 
     Raises: BadScore, NoPositiveScore, before anything is written.
     """
-    lots = Race(kind, vector.exponent(), seed, stream)
+    lots = Race(kind, exponent(vector), seed, stream)
     tau, need, size = 0, 1, 1
     if k < vector.numel:
         found = threshold(vector, lots, k + 1, end=0, wide=WIDE_RACE, enough=lambda b: b.only is not None)

@@ -61,6 +61,14 @@ class Part:
     def tiles(self) -> int:
         return -(-sum(score.numel() for score in self.scores) // TILE)
 
+    def first_not_finite(self) -> int | None:
+        """Where in these tiles a score is NaN or infinite; few of them at a time are looked at."""
+        for first, v in tile_blocks(*self.source):
+            wrong = (~v.isfinite()).view(-1).nonzero()
+            if len(wrong):
+                return first * TILE + int(wrong[0])
+        return None
+
     def pick(self, table: Tensor) -> Tensor:
         """The rows of these tiles."""
         return table[self.ids] if self.ids.numel() else table
@@ -117,13 +125,6 @@ class Vector:
             raise NoPositiveScore("no positive score")
         return Table(*table)
 
-    def exponent(self) -> int:
-        """The power of two that races and histograms divide by: the largest score's where fp64 takes part, else 0."""
-        if not self.wide:
-            return 0
-        table = self.table()
-        return int(table.exponents[table.masses > 0].max())
-
     def sum(self, values: Tensor) -> Tensor:
         """The sum over all ranks."""
         return values
@@ -144,8 +145,14 @@ class Vector:
         """Raise BadScore for the first score that is NaN or infinite, or negative where scores are not `signed`."""
         if not signed:
             self.table()
-        for first, v in tile_blocks(*self._part.source):
-            wrong = (~v.isfinite()).view(-1).nonzero()
-            if len(wrong):
-                raise BadScore(first * TILE + int(wrong[0]), "finite")
-        raise AssertionError("a bad score was counted")
+        first = self._part.first_not_finite()
+        assert first is not None  # a bad score was counted
+        raise BadScore(first, "finite")
+
+
+def exponent(vector: Vector) -> int:
+    """The power of two that races and histograms divide by: the largest score's where fp64 takes part, else 0."""
+    if not vector.wide:
+        return 0
+    table = vector.table()
+    return int(table.exponents[table.masses > 0].max())

@@ -58,6 +58,16 @@ def _real(dtype: torch.dtype) -> torch.dtype:
     return dtype if dtype in _FLOATS else torch.float32
 
 
+def must_broadcast(name: str, factor: Tensor, shape: torch.Size) -> None:
+    """Raise ValueError, beginning with `name`, for a factor that does not broadcast to the shape of its scores."""
+    try:
+        fits = torch.broadcast_shapes(factor.shape, shape) == shape
+    except RuntimeError:
+        fits = False
+    if not fits:
+        raise ValueError(f"{name} must broadcast to {list(shape)} like scores, got {list(factor.shape)}")
+
+
 def _trailing(factor: Tensor, shape: torch.Size) -> Tensor:
     """The factor as one contiguous tensor that repeats along the leading dimensions of `shape`."""
     while factor.dim() > 0 and factor.shape[0] == 1 and factor.shape != shape:
@@ -108,12 +118,7 @@ class Arguments:
             name = "factor" if single else f"factor[{i}]"
             if f.dtype not in _FLOATS or f.device != t.device:
                 raise ValueError(f"{who}: {name} must be floating on {t.device}, got {f.dtype} on {f.device}")
-            try:
-                fits = torch.broadcast_shapes(f.shape, t.shape) == t.shape
-            except RuntimeError:
-                fits = False
-            if not fits:
-                raise ValueError(f"{who}: {name} must broadcast to {list(t.shape)} like scores, got {list(f.shape)}")
+            must_broadcast(f"{who}: {name}", f, t.shape)
             result.append(_trailing(f.detach(), t.shape))
         return result
 

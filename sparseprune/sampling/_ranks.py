@@ -21,7 +21,7 @@ from ..ops.layout import Runs
 from ..ops.ranks import Ranks
 from ..ops.sharded import Holding, ShardedVector
 from ..shards import Shard, common_groups, is_dtensor, local, placement
-from ._arguments import Arguments, Tensors
+from ._arguments import Arguments, Tensors, must_broadcast
 
 F = TypeVar("F", bound=Callable[..., Any])
 Group = Any  # a torch.distributed.ProcessGroup, or None
@@ -293,10 +293,8 @@ class SharedArguments(Arguments):
         for row in mine[:1]:
             own = int(runs.tensor[row])
             at = index - int(runs.start[row]) + int(runs.offset[row])
-            factor = self.factors[own].view(-1) if self.factors else None
-            if factor is not None:
-                factor = factor[at % factor.numel()]
-            value = float(reference.score_values(self.scores[own].view(-1)[at], factor, self.transform))
+            factor = self.factors[own] if self.factors else None
+            value = float(reference.values_between(at, at + 1, self.scores[own], factor, self.transform))
             name = "scores" if self.single else f"scores[{own}]"
             if self.shards:
                 shape, flat = self.shards[own].like.shape, index - self.agreed[0].starts[0][own]
@@ -334,11 +332,6 @@ def _local_factor(who: str, factor: Any, shards: list[Shard], single: bool) -> A
                 raise ValueError(f"{who}: {name} must be plain or {_kind(like)} like scores, got {_kind(f)}")
             parts[i] = local(f)
         elif isinstance(f, Tensor):
-            try:
-                fits = torch.broadcast_shapes(f.shape, like.shape) == like.shape
-            except RuntimeError:
-                fits = False
-            if not fits:
-                raise ValueError(f"{who}: {name} must broadcast to {list(like.shape)} like scores, got {list(f.shape)}")
+            must_broadcast(f"{who}: {name}", f, like.shape)
             parts[i] = shard.part(f)
     return parts[0] if single else parts

@@ -242,7 +242,7 @@ def test_a_bad_score_is_found_by_all(name, kind):
 
 @pytest.mark.parametrize("kind", ["plain", "factor"])
 def test_a_bad_score_is_found_in_long_rows(kind, monkeypatch):
-    monkeypatch.setattr(sharded, "BLOCK", 3)
+    monkeypatch.setattr(reference.scores, "BLOCK", 3)
     whole = Whole([5, 21 * TILE, 40 * TILE], kind, 6, reference.BOOL)
     first = 5 + 20 * TILE + 17
     whole.scores[1][20 * TILE + 17], whole.scores[2][[7, 9]] = torch.nan, torch.inf
