@@ -1,7 +1,8 @@
 """The one list of operator schemas, and the only file that touches torch.library.
 
 Each schema has up to three implementations under one name: C++ (CPU, from the extension), Triton (CUDA), and
-`reference.<name>`, which serves wherever the others are missing. All take the same arguments and give the same bits.
+`reference.<name>`, which serves wherever the others are missing. All take the same arguments; those of the sampler give
+the same bits, products agree up to rounding.
 """
 
 from __future__ import annotations
@@ -9,17 +10,17 @@ from __future__ import annotations
 import importlib
 import importlib.util
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from . import reference
+from . import _fakes, reference
 
 _VECTOR = "Tensor[] scores, Tensor[] factors, int transform"
 _RACE = "int race, Tensor ids, int exponent, int seed, int stream"
 _RESULT = "int output, Tensor[] weights, Tensor(a!)[] out"
+_PATTERN = "Tensor offsets, Tensor indices"
+_BY_INPUT = "Tensor column_offsets, Tensor rows, Tensor order"
 SCHEMAS = {
     "score_tiles": f"({_VECTOR}) -> (Tensor, Tensor, Tensor, Tensor)",
     "split_draws": "(Tensor aligned, Tensor wanted, int draws, int seed, int stream) -> Tensor",
@@ -32,43 +33,25 @@ SCHEMAS = {
     "key_mark": f"({_VECTOR}, {_RACE}, int threshold, int shift, int tau, Tensor quota, {_RESULT}) -> Tensor",
     "mass_histogram": f"({_VECTOR}, int exponent) -> (Tensor, Tensor)",
     "bernoulli_tiles": f"({_VECTOR}, Tensor ids, int exponent, int rate, int seed, int stream, {_RESULT}) -> ()",
+    "transpose": "(Tensor x) -> Tensor",
+    "spmm": f"(Tensor values, {_PATTERN}, Tensor? order, Tensor dense, Tensor? bias) -> Tensor",
+    "sddmm": f"({_PATTERN}, Tensor? order, Tensor left, Tensor right) -> Tensor",
+    "spmm_backward": f"(Tensor values, {_PATTERN}, Tensor order, Tensor dense, Tensor grad) -> (Tensor, Tensor)",
+    "spconv": "(Tensor values, Tensor row_offsets, Tensor columns, Tensor x, Tensor? bias, int[] geometry) -> Tensor",
+    "spconv_dx": f"(Tensor values, {_BY_INPUT}, Tensor grad, int[] size, int[] geometry) -> Tensor",
+    "spconv_dw": "(Tensor row_offsets, Tensor columns, Tensor x, Tensor grad, int[] geometry) -> Tensor",
+    "spconv_backward": f"(Tensor values, {_BY_INPUT}, Tensor x, Tensor grad, int[] geometry) -> (Tensor, Tensor)",
+    "masked_linear": "(Tensor x, Tensor weight, Tensor mask, Tensor? bias) -> Tensor",
+    "masked_linear_dx": "(Tensor grad, Tensor weight, Tensor mask) -> Tensor",
+    "masked_linear_dw": "(Tensor grad, Tensor x, Tensor mask) -> Tensor",
+    "masked_conv2d": "(Tensor x, Tensor weight, Tensor mask, Tensor? bias, int[] geometry) -> Tensor",
+    "masked_conv2d_dx": "(Tensor grad, Tensor weight, Tensor mask, int[] size, int[] geometry) -> Tensor",
+    "masked_conv2d_dw": "(Tensor grad, Tensor x, Tensor mask, int[] geometry) -> Tensor",
+    "block_spmm": f"(Tensor blocks, {_PATTERN}, Tensor? order, Tensor dense, bool transposed) -> Tensor",
+    "block_sddmm": f"({_PATTERN}, Tensor left, Tensor right, int size) -> Tensor",
 }
 
 _LIBRARY = torch.library.Library("sparseprune", "DEF")
-
-
-def _tiles(scores: list[Tensor]) -> int:
-    return -(-sum(score.numel() for score in scores) // reference.TILE)
-
-
-def _fake_score_tiles(scores, factors, transform) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    int32, int64 = (partial(scores[0].new_empty, dtype=dtype) for dtype in (torch.int32, torch.int64))
-    tiles = _tiles(scores)
-    return int32(tiles), int64(tiles), int32(tiles), int64(1)
-
-
-def _fake_key_histogram(*args: Any) -> tuple[Tensor, Tensor]:
-    scores, race, bits = args[0], args[3], args[-2]
-    int64 = partial(scores[0].new_empty, dtype=torch.int64)
-    return int64((1 << bits) + 2), int64((1 << bits) if race else 0)
-
-
-def _fake_mass_histogram(scores, factors, transform, exponent) -> tuple[Tensor, Tensor]:
-    int64 = partial(scores[0].new_empty, dtype=torch.int64)
-    return int64(2, reference.BINS), int64(1)
-
-
-_FAKES: dict[str, Callable[..., Any]] = {
-    "score_tiles": _fake_score_tiles,
-    "split_draws": lambda aligned, *rest: torch.empty_like(aligned),
-    "poisson_counts": lambda whole, *rest: torch.empty_like(whole),
-    "draw_tiles": lambda *args: None,
-    "systematic_tiles": lambda *args: None,
-    "key_histogram": _fake_key_histogram,
-    "key_mark": lambda *args: torch.empty_like(args[11]),
-    "mass_histogram": _fake_mass_histogram,
-    "bernoulli_tiles": lambda *args: None,
-}
 
 
 def _load_extension() -> str | None:
@@ -97,7 +80,7 @@ def has_triton() -> bool:
 
 for _name, _schema in SCHEMAS.items():
     _LIBRARY.define(_name + _schema)
-    torch.library.register_fake(f"sparseprune::{_name}", _FAKES[_name], lib=_LIBRARY)
+    torch.library.register_fake(f"sparseprune::{_name}", getattr(_fakes, _name), lib=_LIBRARY)
     _LIBRARY.impl(_name, _on_cuda(_name), "CUDA")
 
 extension_error = _load_extension()

@@ -1,5 +1,6 @@
-"""The definition of every operation, in torch: what C++ and Triton must reproduce bit for bit.
+"""The definition of every operation, in torch: what C++ and Triton must reproduce.
 
+Products (products.py, convolution.py, masked.py, blocks.py) agree up to rounding; the sampler's operations bit for bit:
 `scores` is a list of contiguous tensors seen as one logical vector in tiles of TILE elements; `factors` is empty or
 holds one contiguous tensor per score tensor, repeated along its leading dimensions. `ids`, where it is not empty, holds
 the numbers of the tiles in the one vector of which these are a rank's share. Integers are exact, fp64 steps are single
@@ -8,6 +9,8 @@ IEEE operations in the order written. Law and proofs: docs/sampler.md.
 
 # ruff: noqa: F401  (what is imported here is the face of the package)
 from .bernoulli import BINS, bernoulli_tiles, mass_histogram
+from .blocks import block_sddmm, block_spmm
+from .convolution import Geometry, spconv, spconv_backward, spconv_dw, spconv_dx
 from .draws import draw_in_tiles, draw_tiles
 from .keys import (
     PLAIN,
@@ -19,6 +22,14 @@ from .keys import (
     order_keys,
     race_values,
     uniforms,
+)
+from .masked import (
+    masked_conv2d,
+    masked_conv2d_dw,
+    masked_conv2d_dx,
+    masked_linear,
+    masked_linear_dw,
+    masked_linear_dx,
 )
 from .philox import (
     BERNOULLI,
@@ -35,6 +46,7 @@ from .philox import (
     unsigned_less,
 )
 from .poisson import poisson_counts, poisson_table
+from .products import sddmm, spmm, spmm_backward, transpose
 from .scores import ABS, GIVEN, SQUARE, TILE, quantize, rescale, score_tiles, score_values, tile_blocks, values_between
 from .systematic import systematic_tiles
 from .tree import binomial, split_draws
