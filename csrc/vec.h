@@ -1,0 +1,143 @@
+// Vec<float>, Vec<double>: one register of the instruction set at hand. Included by each_isa.h alone, once per set.
+
+constexpr int REGISTERS = ISA_BYTES == 64 ? 32 : 16;
+
+template <class C>
+struct Vec {
+  static constexpr int LANES = ISA_BYTES / sizeof(C);
+  typedef C V __attribute__((vector_size(ISA_BYTES)));
+  typedef C Loose __attribute__((vector_size(ISA_BYTES), aligned(alignof(C)), may_alias));  // memcpy goes by 32 bytes
+  V v;
+
+  // The first n lanes, 0 <= n <= LANES.
+  struct Part {
+    int n;
+#if ISA_BYTES == 64
+    uint32_t mask;
+#elif ISA_BYTES == 32
+    __m256i mask;
+#endif
+  };
+
+  static INLINE Vec zero() { return {V{}}; }
+  static INLINE Vec all(C x) { return {x - V{}}; }  // x + 0 would lose the sign of -0
+  static INLINE Part part(int n) {
+#if ISA_BYTES == 64
+    return {n, (1u << n) - 1};
+#elif ISA_BYTES == 32
+    if constexpr (sizeof(C) == 4) {
+      return {n, _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7))};
+    } else {
+      return {n, _mm256_cmpgt_epi64(_mm256_set1_epi64x(n), _mm256_setr_epi64x(0, 1, 2, 3))};
+    }
+#else
+    return {n};
+#endif
+  }
+
+  static INLINE Vec load(const C* p) { return {*reinterpret_cast<const Loose*>(p)}; }
+  INLINE void store(C* p) const { *reinterpret_cast<Loose*>(p) = v; }
+
+  // Lanes outside the part are 0, and their memory is not touched.
+  static INLINE Vec load(const C* p, Part part) {
+#if ISA_BYTES == 64
+    if constexpr (sizeof(C) == 4) return {(V)_mm512_maskz_loadu_ps(static_cast<__mmask16>(part.mask), p)};
+    else return {(V)_mm512_maskz_loadu_pd(static_cast<__mmask8>(part.mask), p)};
+#elif ISA_BYTES == 32
+    if constexpr (sizeof(C) == 4) return {(V)_mm256_maskload_ps(p, part.mask)};
+    else return {(V)_mm256_maskload_pd(p, part.mask)};
+#else
+    C lanes[LANES] = {};
+    for (int i = 0; i < part.n; ++i) lanes[i] = p[i];
+    return load(lanes);
+#endif
+  }
+  INLINE void store(C* p, Part part) const {
+#if ISA_BYTES == 64
+    if constexpr (sizeof(C) == 4) _mm512_mask_storeu_ps(p, static_cast<__mmask16>(part.mask), (__m512)v);
+    else _mm512_mask_storeu_pd(p, static_cast<__mmask8>(part.mask), (__m512d)v);
+#elif ISA_BYTES == 32
+    if constexpr (sizeof(C) == 4) _mm256_maskstore_ps(p, part.mask, (__m256)v);
+    else _mm256_maskstore_pd(p, part.mask, (__m256d)v);
+#else
+    for (int i = 0; i < part.n; ++i) p[i] = v[i];
+#endif
+  }
+
+  // bfloat16 in memory, for Vec<float>: LANES numbers of two bytes.
+  typedef uint16_t Halves __attribute__((vector_size(ISA_BYTES / 2)));
+  typedef uint16_t LooseHalves __attribute__((vector_size(ISA_BYTES / 2), aligned(2), may_alias));
+  typedef uint32_t Words __attribute__((vector_size(ISA_BYTES)));
+  static INLINE Vec load(const BFloat16* p) { return widened(*reinterpret_cast<const LooseHalves*>(p)); }
+  static INLINE Vec load(const BFloat16* p, Part part) {
+#if ISA_BYTES == 64
+    return widened((Halves)_mm256_maskz_loadu_epi16(static_cast<__mmask16>(part.mask), p));
+#else
+    BFloat16 lanes[LANES] = {};
+    for (int i = 0; i < part.n; ++i) lanes[i] = p[i];
+    return load(lanes);
+#endif
+  }
+  INLINE void store(BFloat16* p) const { *reinterpret_cast<LooseHalves*>(p) = narrowed(); }
+  INLINE void store(BFloat16* p, Part part) const {
+#if ISA_BYTES == 64
+    _mm256_mask_storeu_epi16(p, static_cast<__mmask16>(part.mask), (__m256i)narrowed());
+#else
+    BFloat16 lanes[LANES];
+    store(lanes);
+    for (int i = 0; i < part.n; ++i) p[i] = lanes[i];
+#endif
+  }
+
+  // this += a b. Fused where the set has it: written out, as the build forbids contraction; plain code must not call fmaf.
+  INLINE void add_product(Vec a, Vec b) {
+#if ISA_BYTES == 64
+    if constexpr (sizeof(C) == 4) v = (V)_mm512_fmadd_ps((__m512)a.v, (__m512)b.v, (__m512)v);
+    else v = (V)_mm512_fmadd_pd((__m512d)a.v, (__m512d)b.v, (__m512d)v);
+#elif ISA_BYTES == 32
+    if constexpr (sizeof(C) == 4) v = (V)_mm256_fmadd_ps((__m256)a.v, (__m256)b.v, (__m256)v);
+    else v = (V)_mm256_fmadd_pd((__m256d)a.v, (__m256d)b.v, (__m256d)v);
+#else
+    v += a.v * b.v;
+#endif
+  }
+  INLINE Vec operator+(Vec b) const { return {v + b.v}; }
+
+  // Lane i = the sum of the lanes of x[i]: a tree in which neighbours are added while they are interleaved. x is used up.
+  static INLINE Vec sums(Vec* x) { return level<1>(x); }
+
+ private:
+  static INLINE Vec widened(Halves h) {  // gcc's own conversion goes by halves of a register
+#if ISA_BYTES == 64
+    return {(V)_mm512_slli_epi32(_mm512_cvtepu16_epi32((__m256i)h), 16)};
+#elif ISA_BYTES == 32
+    return {(V)_mm256_slli_epi32(_mm256_cvtepu16_epi32((__m128i)h), 16)};
+#else
+    return {(V)(__builtin_convertvector(h, Words) << 16)};
+#endif
+  }
+  INLINE Halves narrowed() const {
+    const Words u = (Words)v, rounded = (u + 0x7FFF + (u >> 16 & 1)) >> 16;
+    const Words number = (Words)(v == v);  // all ones where it is not NaN
+    return __builtin_convertvector((number & rounded) | (~number & 0x7FC0), Halves);
+  }
+
+  // x[0 ... LANES/2) = sums of lanes that are `distance` apart, of pairs of x; then on with twice the distance.
+  template <int distance>
+  static INLINE Vec level(Vec* x) {
+    if constexpr (distance == LANES) {
+      return x[0];
+    } else {
+      UNROLL for (int i = 0; i < LANES / distance / 2; ++i) {
+        x[i] = added<distance>(x[2 * i], x[2 * i + 1], std::make_integer_sequence<int, LANES>());
+      }
+      return level<2 * distance>(x);
+    }
+  }
+  // Lanes with bit `distance` clear: from a; set: from b.
+  template <int distance, int... I>
+  static INLINE Vec added(Vec a, Vec b, std::integer_sequence<int, I...>) {
+    return {__builtin_shufflevector(a.v, b.v, ((I & distance) ? LANES + I - distance : I)...) +
+            __builtin_shufflevector(a.v, b.v, ((I & distance) ? LANES + I : I + distance)...)};
+  }
+};
