@@ -109,17 +109,23 @@ struct Vec {
  private:
   static INLINE Vec widened(Halves h) {  // gcc's own conversion goes by halves of a register
 #if ISA_BYTES == 64
-    return {(V)_mm512_slli_epi32(_mm512_cvtepu16_epi32((__m256i)h), 16)};
+    const Words w = (Words)_mm512_maskz_cvtepu16_epi32(0xFFFF, (__m256i)h);  // without a mask gcc 12 warns
 #elif ISA_BYTES == 32
-    return {(V)_mm256_slli_epi32(_mm256_cvtepu16_epi32((__m128i)h), 16)};
+    const Words w = (Words)_mm256_cvtepu16_epi32((__m128i)h);
 #else
-    return {(V)(__builtin_convertvector(h, Words) << 16)};
+    const Words w = __builtin_convertvector(h, Words);
 #endif
+    return {(V)(w << 16)};
   }
   INLINE Halves narrowed() const {
     const Words u = (Words)v, rounded = (u + 0x7FFF + (u >> 16 & 1)) >> 16;
     const Words number = (Words)(v == v);  // all ones where it is not NaN
-    return __builtin_convertvector((number & rounded) | (~number & 0x7FC0), Halves);
+    const Words bits = (number & rounded) | (~number & 0x7FC0);
+#if ISA_BYTES == 64
+    return (Halves)_mm512_maskz_cvtepi32_epi16(0xFFFF, (__m512i)bits);
+#else
+    return __builtin_convertvector(bits, Halves);
+#endif
   }
 
   // x[0 ... LANES/2) = sums of lanes that are `distance` apart, of pairs of x; then on with twice the distance.
