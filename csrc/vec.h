@@ -89,6 +89,22 @@ struct Vec {
 #endif
   }
 
+  // Lane i = p[at[i]].
+  template <class T>
+  static INLINE Vec gather(const T* p, const int32_t* at) {
+#if ISA_BYTES == 64  // with a mask, as gcc 12 warns without
+    if constexpr (std::is_same_v<T, float>) {
+      return {(V)_mm512_mask_i32gather_ps(__m512{}, 0xFFFF, _mm512_loadu_si512(at), p, 4)};
+    }
+    if constexpr (std::is_same_v<T, double>) {
+      return {(V)_mm512_mask_i32gather_pd(__m512d{}, 0xFF, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(at)), p, 8)};
+    }
+#endif
+    Vec x;
+    UNROLL for (int i = 0; i < LANES; ++i) x.v[i] = widen(p[at[i]]);
+    return x;
+  }
+
   // this += a b. Fused where the set has it: written out, as the build forbids contraction; plain code must not call fmaf.
   INLINE void add_product(Vec a, Vec b) {
 #if ISA_BYTES == 64

@@ -53,22 +53,23 @@ void spmm_panel(const Spmm<T>& p, const SpmmBlock<T>& block, int32_t bound, bool
 }
 
 // Inputs in a panel: so few that their rows of x come near the first cache, yet enough that rows of y, which each panel
-// loads and stores again, have some twenty weights there. bfloat16 would round each time.
+// loads and stores again, have some weights there: more where rows of y lie far apart, which the caches hold less well.
+// bfloat16 would round each time.
 template <class T>
-int64_t panel_inputs(const Spmm<T>& p, int64_t row_bytes) {
-  const int64_t cells = std::max<int64_t>(1, p.w.rows * p.inputs), near = 98304 / row_bytes, far = SECOND_CACHE / row_bytes;
-  const int64_t twenty = 20 * cells / std::max<int64_t>(1, p.w.entries);
-  const int64_t wanted = std::min(std::max(near, twenty), far);
-  if (!std::is_same_v<T, Sum<T>> || p.inputs <= wanted + wanted / 2) return p.inputs;
+int64_t panel_inputs(const Spmm<T>& p, const SpmmBlock<T>& block, int64_t row_bytes) {
+  if (!std::is_same_v<T, Sum<T>>) return p.inputs;
+  const int64_t cells = p.w.rows * p.inputs, weights = p.batch == block.pitch ? 20 : 60;
+  const int64_t near = 98304 / row_bytes, far = SECOND_CACHE / row_bytes;
+  const int64_t wanted = std::min(std::max(near, weights * cells / std::max<int64_t>(1, p.w.entries)), far);
+  if (p.inputs <= wanted + wanted / 2) return p.inputs;
   const int64_t panels = (p.inputs + wanted - 1) / wanted;
   return (p.inputs + panels - 1) / panels;
 }
 
 template <class T, int R, bool CUT>
 void spmm_columns(const Spmm<T>& p, SpmmBlock<T> block, int tail) {
-  const int64_t panel = p.batch == block.pitch ? panel_inputs(p, R * Vec<Sum<T>>::LANES * static_cast<int64_t>(sizeof(T))) : p.inputs;
+  const int64_t panel = panel_inputs(p, block, R * Vec<Sum<T>>::LANES * static_cast<int64_t>(sizeof(T)));
   if (panel >= p.inputs) block.cursors = nullptr;
-
   int64_t k = 0;
   do {
     const bool last = k + panel >= p.inputs;
@@ -101,6 +102,37 @@ int64_t spmm_width(const Spmm<T>& p) {
 }
 
 template <class T>
+INLINE Vec<Sum<T>> weights(const Spmm<T>& p, int32_t j) {
+  using V = Vec<Sum<T>>;
+  return p.w.order == nullptr ? V::load(p.values + j) : V::gather(p.values, p.w.order + j);
+}
+
+// One column: lanes are weights.
+template <class T>
+void spmm_column(const Spmm<T>& p, const SpmmBlock<T>& block) {
+  using V = Vec<Sum<T>>;
+  constexpr int LANES = V::LANES, U = 4;
+  for (int64_t i = block.row; i < block.end; ++i) {
+    int32_t j = p.w.offsets[i];
+    const int32_t end = p.w.offsets[i + 1];
+    V sum[U];
+    UNROLL for (int u = 0; u < U; ++u) sum[u] = V::zero();
+    for (; j + U * LANES <= end; j += U * LANES) {
+      UNROLL for (int u = 0; u < U; ++u) {
+        sum[u].add_product(weights(p, j + u * LANES), V::gather(block.x, p.w.indices + j + u * LANES));
+      }
+    }
+    for (; j + LANES <= end; j += LANES) sum[0].add_product(weights(p, j), V::gather(block.x, p.w.indices + j));
+    Sum<T> lanes[LANES], total = 0;
+    ((sum[0] + sum[1]) + (sum[2] + sum[3])).store(lanes);
+    for (int l = 0; l < LANES; ++l) total += lanes[l];
+    for (; j < end; ++j) total += widen(p.values[p.w.place(j)]) * widen(block.x[p.w.indices[j]]);
+    p.y[i] = narrow<T>(p.bias == nullptr ? total : total + widen(p.bias[i]));
+  }
+}
+
+template <class T>
 void spmm_tile(const Spmm<T>& p, const SpmmBlock<T>& block, int64_t columns) {
-  spmm_block<T, 8>(p, block, columns);
+  if (p.batch == 1) spmm_column<T>(p, block);
+  else spmm_block<T, 8>(p, block, columns);
 }
