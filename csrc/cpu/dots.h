@@ -5,7 +5,7 @@
 
 namespace sparseprune {
 
-// dots[place(j)] = sum_b left[i, b] right[indices[j], b]; where `sums` is given sums[i] = sum_j values[place(j)] right[indices[j]].
+// dots[place(j)] = sum_b left[i, b] right[indices[j], b]; with `sums` also sums[i] = sum_j values[place(j)] right[indices[j]].
 template <class T>
 struct Dots {
   Pattern w;

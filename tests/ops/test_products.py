@@ -29,7 +29,9 @@ SHAPES = ((1, 1), (1, 37), (37, 1), (5, 3), (67, 131), (64, 64), (13, 1009), (0,
 class Case:
     """A mask, both of its patterns, and values."""
 
-    def __init__(self, rng: torch.Generator, shape: tuple[int, int], density: float | Tensor, dtype: torch.dtype) -> None:
+    def __init__(
+        self, rng: torch.Generator, shape: tuple[int, int], density: float | Tensor, dtype: torch.dtype
+    ) -> None:
         self.mask = (torch.rand(shape[0] * shape[1], generator=rng) < density).view(shape)
         if shape[0] > 2:
             self.mask[integer(rng, 0, shape[0])] = False  # a row with no entry
@@ -196,9 +198,12 @@ def test_lower_instruction_sets(isa) -> None:
     """The same tests where the processor has less."""
     if "SPARSEPRUNE_ISA" in os.environ:
         pytest.skip("inside such a run")
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "--import-mode=importlib", __file__]
+    pytest_here = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "--import-mode=importlib"]
     chosen = "(agree and 0.5 and 131) or (agree and 0.1 and 1009) or (large and 130) or transpose"
     result = subprocess.run(
-        [*command, "-k", chosen], env={**os.environ, "SPARSEPRUNE_ISA": isa}, capture_output=True, text=True
+        [*pytest_here, __file__, "-k", chosen],
+        env={**os.environ, "SPARSEPRUNE_ISA": isa},
+        capture_output=True,
+        text=True,
     )
     assert result.returncode == 0, result.stdout[-3000:]
