@@ -45,7 +45,9 @@ INLINE void entries(const Dots<T>& p, const DotsBlock<T>& block, int32_t j, cons
 }
 
 template <class T, int R, bool CUT, bool SUMS>
-void dots_rows(const Dots<T>& p, const DotsBlock<T>& block, bool first, bool last, int tail) {
+void dots_rows(const Dots<T>& given, const DotsBlock<T>& place, bool first, bool last, int tail) {
+  const Dots<T> p = given;  // copies: after a store the compiler would load fields again, at every entry
+  const DotsBlock<T> block = place;
   using V = Vec<Sum<T>>;
   constexpr int U = R == 1 ? 4 : R == 2 ? 2 : 1;
   const auto part = V::part(tail);

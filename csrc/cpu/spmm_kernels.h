@@ -17,11 +17,15 @@ void spmm_panel(const Spmm<T>& p, const SpmmBlock<T>& block, int32_t bound, bool
   using V = Vec<Sum<T>>;
   constexpr int U = CHAINS<R>;
   const auto part = V::part(tail);
-  const int32_t* const columns = p.w.indices;
+  // Copies: after a store the compiler would load fields again, at every weight.
+  const Pattern w = p.w;
+  const int32_t* const columns = w.indices;
+  const T *const values = p.values, *const base = block.x;
+  const int64_t pitch = block.pitch;
   for (int64_t i = block.row; i < block.end; ++i) {
     T* const y = p.y + i * p.batch + block.column;
-    int32_t j = first ? p.w.offsets[i] : block.cursors[i - block.row];
-    const int32_t end = p.w.offsets[i + 1];
+    int32_t j = first ? w.offsets[i] : block.cursors[i - block.row];
+    const int32_t end = w.offsets[i + 1];
     V sum[U][R];
     UNROLL for (int u = 0; u < U; ++u) {
       UNROLL for (int r = 0; r < R; ++r) sum[u][r] = V::zero();
@@ -33,15 +37,15 @@ void spmm_panel(const Spmm<T>& p, const SpmmBlock<T>& block, int32_t bound, bool
     }
     for (; j + U <= end && columns[j + U - 1] < bound; j += U) {
       UNROLL for (int u = 0; u < U; ++u) {
-        const T* const x = block.x + columns[j + u] * block.pitch;
-        const V w = V::all(widen(p.values[p.w.place(j + u)]));
-        UNROLL for (int r = 0; r < R; ++r) sum[u][r].add_product(w, load<R, CUT, V>(x, r, part));
+        const T* const x = base + columns[j + u] * pitch;
+        const V weight = V::all(widen(values[w.place(j + u)]));
+        UNROLL for (int r = 0; r < R; ++r) sum[u][r].add_product(weight, load<R, CUT, V>(x, r, part));
       }
     }
     for (; U > 1 && j < end && columns[j] < bound; ++j) {
-      const T* const x = block.x + columns[j] * block.pitch;
-      const V w = V::all(widen(p.values[p.w.place(j)]));
-      UNROLL for (int r = 0; r < R; ++r) sum[0][r].add_product(w, load<R, CUT, V>(x, r, part));
+      const T* const x = base + columns[j] * pitch;
+      const V weight = V::all(widen(values[w.place(j)]));
+      UNROLL for (int r = 0; r < R; ++r) sum[0][r].add_product(weight, load<R, CUT, V>(x, r, part));
     }
     UNROLL for (int r = 0; r < R; ++r) {
       UNROLL for (int u = 1; u < U; ++u) sum[0][r] = sum[0][r] + sum[u][r];
