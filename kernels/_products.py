@@ -22,10 +22,10 @@ UPCAST = bool(triton.knobs.runtime.interpret)
 
 
 def launch(kernel: Any, programs: int, *args: Any, num_warps: int = 4, **options: Any) -> None:
-    """Run a kernel on the device of its first argument, where there is work; multiply-adds may be fused."""
+    """Run a kernel on the device of its first argument, where there is work; multiply-adds are fused."""
     if programs:
         with torch.cuda.device_of(args[0]):
-            kernel[(programs,)](*args, **options, num_warps=num_warps)
+            kernel[(programs,)](*args, **options, num_warps=num_warps, enable_fp_fusion=True)
 
 
 def check(op: str, like: Tensor, **tensors: tuple[Tensor | None, tuple[int, ...]]) -> None:
