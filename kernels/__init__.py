@@ -4,9 +4,15 @@ from .bernoulli_tiles import bernoulli_tiles
 from .draw_tiles import draw_tiles
 from .key_histogram import key_histogram
 from .key_mark import key_mark
+from .masked_conv2d import masked_conv2d
+from .masked_conv2d_dw import masked_conv2d_dw
+from .masked_conv2d_dx import masked_conv2d_dx
 from .mass_histogram import mass_histogram
 from .poisson_counts import poisson_counts
 from .score_tiles import score_tiles
+from .spconv import spconv
+from .spconv_backward import spconv_backward, spconv_dx
+from .spconv_dw import spconv_dw
 from .split_draws import split_draws
 from .systematic_tiles import systematic_tiles
 
@@ -15,9 +21,16 @@ __all__ = [
     "draw_tiles",
     "key_histogram",
     "key_mark",
+    "masked_conv2d",
+    "masked_conv2d_dw",
+    "masked_conv2d_dx",
     "mass_histogram",
     "poisson_counts",
     "score_tiles",
+    "spconv",
+    "spconv_backward",
+    "spconv_dw",
+    "spconv_dx",
     "split_draws",
     "systematic_tiles",
 ]

@@ -1,0 +1,78 @@
+"""The gradient of a masked convolution's input, gathered: what each input pixel gave is collected from the outputs.
+
+Input pixels are taken in phases, by their remainders in the strides: all pixels of a phase meet the same taps, at
+outputs as far apart as the pixels are.
+"""
+
+# The language of kernels is not what pyright reads.
+# pyright: reportArgumentType=false, reportAssignmentType=false, reportGeneralTypeIssues=false, reportOperatorIssue=false
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from ._elements import narrow
+from ._images import Sizes, gemm_tile
+from ._products import UPCAST, check, check_mask, dot, launch, masked_load, sums
+
+
+@triton.jit
+def masked_conv2d_dx_kernel(
+    grad, weight, mask, dx, images, channels, per_group, groups, phase_height, phase_width,
+    height, width, out_height, out_width, stride_h, stride_w, top, left, dilation_h, dilation_w,
+    KH: tl.constexpr, KW: tl.constexpr, UPCAST: tl.constexpr,
+    ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr,
+):  # fmt: skip
+    """A tile of ROWS input channels of one group by COLUMNS pixels of one phase, which may lie in several images."""
+    program = tl.program_id(0).to(tl.int64)
+    row_tiles = (channels + ROWS - 1) // ROWS
+    group, phase = program // row_tiles % groups, program // row_tiles // groups % (stride_h * stride_w)
+    c = program % row_tiles * ROWS + tl.arange(0, ROWS)
+    down, right = phase // stride_w, phase % stride_w
+    pixel = program // row_tiles // groups // (stride_h * stride_w) * COLUMNS + tl.arange(0, COLUMNS)
+    image = pixel // (phase_height * phase_width)
+    row, column = pixel // phase_width % phase_height, pixel % phase_width
+    y, x = row * stride_h + down, column * stride_w + right
+    live = (image < images) & (y < height) & (x < width)
+    corner = ((image * groups + group) * per_group * out_height + row) * out_width + column
+    result = sums((ROWS, COLUMNS), grad)
+    for tap in range(KH * KW):
+        reach_h, reach_w = down + top - tap // KW * dilation_h, right + left - tap % KW * dilation_w
+        if (reach_h % stride_h == 0) & (reach_w % stride_w == 0):
+            shift_h, shift_w = reach_h // stride_h, reach_w // stride_w
+            inside = live & (row + shift_h >= 0) & (row + shift_h < out_height)
+            inside = inside & (column + shift_w >= 0) & (column + shift_w < out_width)
+            for start in range(0, per_group, DEPTH):
+                k = start + tl.arange(0, DEPTH)
+                reached = k < per_group
+                to_w = ((group * per_group + k)[:, None] * channels + c[None, :]) * (KH * KW) + tap
+                w = masked_load(weight, mask, to_w, reached[:, None] & (c < channels)[None, :])
+                shift = (k.to(tl.int64) * out_height + shift_h) * out_width + shift_w
+                live_grad = reached[:, None] & inside[None, :]
+                pixels = tl.load(grad + shift[:, None] + corner[None, :], mask=live_grad, other=0)
+                result = dot(tl.trans(w), pixels, result, UPCAST)
+    to_dx = ((image * groups + group) * channels * height + y) * width + x
+    to_dx = to_dx[None, :] + c[:, None] * height * width
+    tl.store(dx + to_dx, narrow(result, dx.dtype.element_ty), mask=(c < channels)[:, None] & live[None, :])
+
+
+def masked_conv2d_dx(grad: Tensor, weight: Tensor, mask: Tensor, size: list[int], geometry: list[int]) -> Tensor:
+    """The gradient of x `[B, C, H, W]`, size = [H, W], from grad `[B, O, OH, OW]`."""
+    (outputs, channels, *_), images, groups = weight.shape, len(grad), geometry[-1]
+    sizes = Sizes.of("masked_conv2d_dx", geometry, size, channels * groups, outputs)
+    shape = (images, outputs, sizes.out_height, sizes.out_width)
+    check("masked_conv2d_dx", grad, grad=(grad, shape), weight=(weight, (outputs, channels, *geometry[:2])))
+    keep = check_mask("masked_conv2d_dx", weight, mask)
+    dx = grad.new_empty(images, channels * groups, *size)
+    if dx.numel():
+        phases, height, width = sizes.phases
+        tile = gemm_tile(grad.dtype, channels, images * height * width)
+        programs = triton.cdiv(channels, tile["ROWS"]) * groups * phases
+        launch(
+            masked_conv2d_dx_kernel, programs * triton.cdiv(images * height * width, tile["COLUMNS"]), grad, weight,
+            keep, dx, images, channels, outputs // groups, groups, height, width, *sizes,
+            KH=geometry[0], KW=geometry[1], UPCAST=UPCAST, **tile,
+        )  # fmt: skip
+    return dx
