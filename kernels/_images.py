@@ -14,7 +14,7 @@ import triton.language as tl
 from torch import Tensor
 
 from ._elements import widen
-from ._products import UPCAST, tile_of
+from ._products import tile_of
 
 SCRATCH = 1 << 24  # partial sums that are held at a time
 
@@ -45,8 +45,10 @@ class Sizes(NamedTuple):
         columns = (width + left + right - dw * (kw - 1) - 1) // sw + 1
         if rows < 1 or columns < 1:
             raise ValueError(f"{op}: the kernel must fit into the padded image, got {height} x {width}, {geometry}")
-        if max(height * width, rows * columns) >= 1 << 30:  # pixels of one image are counted in int32
-            raise ValueError(f"{op}: an image must have fewer than 2^30 pixels, got {height} x {width}")
+        if (height + top + bottom) * (width + left + right) >= 1 << 30:  # pixels of one image are counted in int32
+            raise ValueError(
+                f"{op}: a padded image must have fewer than 2^30 pixels, got {height} x {width}, {geometry}"
+            )
         return cls(height, width, rows, columns, sh, sw, top, left, dh, dw)
 
     @property
@@ -64,8 +66,8 @@ def tile(pixels: int, batch: int, itemsize: int) -> dict[str, int]:
 
 
 def gemm_tile(dtype: torch.dtype, rows: int, columns: int) -> dict[str, int]:
-    """ROWS and COLUMNS of a program's tile of a product, DEPTH of a step of its loop: fixed, a function of the shape."""
-    high, wide, depth = {8: (32, 32, 16), 4: (64, 64, 16), 2: (64, 128, 32)}[dtype.itemsize]
+    """ROWS and COLUMNS of a program's tile of a product, DEPTH of a step of its loop."""
+    high, wide, depth = {8: (16, 16, 16), 4: (64, 64, 16), 2: (64, 128, 32)}[dtype.itemsize]
     return {"ROWS": tile_of(rows, 16, high), "COLUMNS": tile_of(columns, 16, wide), "DEPTH": depth}
 
 
@@ -88,9 +90,19 @@ def sum_of_slots(fill: Callable[[Tensor, int], None], slots: int, kept: int, lik
 def place(slot, columns, batch, PIXELS: tl.constexpr, BATCH: tl.constexpr):
     """Row and column of each pixel of a tile, and its batch lanes."""
     batches = (batch + BATCH - 1) // BATCH
-    pixel = (slot // batches) * PIXELS + tl.arange(0, PIXELS)
+    pixel = (slot // batches).to(tl.int32) * PIXELS + tl.arange(0, PIXELS)
     lane = (slot % batches) * BATCH + tl.arange(0, BATCH)
     return pixel // columns, pixel % columns, lane
+
+
+@triton.jit
+def pixels_from(first, area, columns, COUNT: tl.constexpr):
+    """Image, row and column of COUNT pixels from a number on, images of `area` pixels one after another.
+
+    One int64 quotient for all of them, int32 ones for each.
+    """
+    pixel = (first % area).to(tl.int32) + tl.arange(0, COUNT)
+    return first // area + pixel // area, pixel % area // columns, pixel % columns
 
 
 @triton.jit

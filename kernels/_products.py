@@ -85,10 +85,17 @@ def masked_load(weight, keep, at, live):
 
 @triton.jit
 def dot(a, b, acc, UPCAST: tl.constexpr):
-    """acc + a b, in full precision for fp32 and fp64; half types go to the tensor cores as they are."""
+    """acc + a b, in full precision for fp32 and fp64; half types go to the tensor cores as they are.
+
+    fp64 by sums: Triton 3.6 does not compile its dot for sm_80 and sm_90 behind a mask of bytes.
+    """
     if UPCAST:
         a, b = widen(a, acc.dtype), widen(b, acc.dtype)
-    return tl.dot(a, b, acc, input_precision="ieee", out_dtype=acc.dtype)
+    if acc.dtype == tl.float64:
+        acc += tl.sum(a[:, :, None] * b[None, :, :], axis=1)
+    else:
+        acc = tl.dot(a, b, acc, input_precision="ieee")
+    return acc
 
 
 @triton.jit

@@ -10,13 +10,13 @@ import triton.language as tl
 from torch import Tensor
 
 from ._elements import narrow, widen
-from ._images import Sizes, gemm_tile
+from ._images import Sizes, gemm_tile, pixels_from
 from ._products import UPCAST, check, check_mask, dot, launch, masked_load, sums
 
 
 @triton.jit
 def masked_conv2d_kernel(
-    x, weight, mask, bias, y, images, channels, per_group, groups,
+    x, weight, mask, bias, y, images, x_stride, y_stride, channels, per_group, groups,
     height, width, out_height, out_width, stride_h, stride_w, top, left, dilation_h, dilation_w,
     KH: tl.constexpr, KW: tl.constexpr, BIASED: tl.constexpr, UPCAST: tl.constexpr,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr,
@@ -27,11 +27,11 @@ def masked_conv2d_kernel(
     group = program // row_tiles % groups
     within = program % row_tiles * ROWS + tl.arange(0, ROWS)
     o, kept_rows = group * per_group + within, within < per_group
-    pixel = program // row_tiles // groups * COLUMNS + tl.arange(0, COLUMNS)
-    image, row, column = pixel // (out_height * out_width), pixel // out_width % out_height, pixel % out_width
+    area = out_height * out_width
+    image, row, column = pixels_from(program // row_tiles // groups * COLUMNS, area, out_width, COLUMNS)
     live = image < images
     top_row, left_column = row * stride_h - top, column * stride_w - left
-    corner = ((image * groups + group) * channels * height + top_row) * width + left_column
+    corner = image * x_stride + group * channels * height * width + (top_row * width + left_column)
     depth = channels * (KH * KW)
     result = sums((ROWS, COLUMNS), x)
     if BIASED:
@@ -45,8 +45,7 @@ def masked_conv2d_kernel(
         shift = (channel.to(tl.int64) * height + down) * width + right
         pixels = tl.load(x + shift[:, None] + corner[None, :], mask=inside, other=0)
         result = dot(w, pixels, result, UPCAST)
-    area = out_height * out_width
-    to_y = (image * groups * per_group * area + pixel % area)[None, :] + o[:, None] * area
+    to_y = (image * y_stride + (row * out_width + column))[None, :] + o[:, None] * area
     tl.store(y + to_y, narrow(result, y.dtype.element_ty), mask=kept_rows[:, None] & live[None, :])
 
 
@@ -64,7 +63,7 @@ def masked_conv2d(x: Tensor, weight: Tensor, mask: Tensor, bias: Tensor | None, 
         programs = triton.cdiv(per_group, tile["ROWS"]) * groups * triton.cdiv(pixels, tile["COLUMNS"])
         launch(
             masked_conv2d_kernel, programs, x, weight, keep, weight if bias is None else bias, y,
-            images, channels // groups, per_group, groups, *sizes,
+            images, x[0].numel(), y[0].numel(), channels // groups, per_group, groups, *sizes,
             KH=geometry[0], KW=geometry[1], BIASED=bias is not None, UPCAST=UPCAST, **tile,
         )  # fmt: skip
     return y

@@ -11,7 +11,7 @@ import triton.language as tl
 from torch import Tensor
 
 from ._elements import narrow
-from ._images import Sizes, gemm_tile
+from ._images import Sizes, gemm_tile, pixels_from
 from ._products import UPCAST, check, check_mask, dot, launch, sums
 
 PROGRAMS = 1024  # wanted; a sum over pixels is split until there are as many
@@ -20,7 +20,7 @@ LEAST = 2048  # pixels of a part
 
 @triton.jit
 def masked_conv2d_dw_kernel(
-    grad, x, mask, dw, images, channels, per_group, groups, part,
+    grad, x, mask, dw, images, grad_stride, x_stride, channels, per_group, groups, part,
     height, width, out_height, out_width, stride_h, stride_w, top, left, dilation_h, dilation_w,
     KH: tl.constexpr, KW: tl.constexpr, UPCAST: tl.constexpr,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr,
@@ -39,16 +39,13 @@ def masked_conv2d_dw_kernel(
     area = out_height * out_width
     result = sums((ROWS, COLUMNS), x)
     for start in range(split * part, split * part + part, DEPTH):
-        # An int64 quotient for the tile, int32 ones for its pixels.
-        pixel = (start % area).to(tl.int32) + tl.arange(0, DEPTH)
-        image = start // area + pixel // area
-        row, column = pixel % area // out_width, pixel % out_width
+        image, row, column = pixels_from(start, area, out_width, DEPTH)
         live = image < images
-        to_grad = (image * groups * per_group * area + pixel % area)[None, :] + o[:, None] * area
+        to_grad = (image * grad_stride + (row * out_width + column))[None, :] + o[:, None] * area
         g = tl.load(grad + to_grad, mask=kept_rows[:, None] & live[None, :], other=0)
         y, x_ = row[None, :] * stride_h + down[:, None], column[None, :] * stride_w + right[:, None]
         inside = (kept_columns[:, None] & live[None, :]) & (y >= 0) & (y < height) & (x_ >= 0) & (x_ < width)
-        corner = (image * groups * channels * height + row * stride_h) * width + column * stride_w
+        corner = image * x_stride + (row * stride_h * width + column * stride_w)
         pixels = tl.load(x + shift[:, None] + corner[None, :], mask=inside, other=0)
         result = dot(g, tl.trans(pixels), result, UPCAST)
     to_w = o[:, None] * width_w + k[None, :]
@@ -71,15 +68,16 @@ def masked_conv2d_dw(grad: Tensor, x: Tensor, mask: Tensor, geometry: list[int])
     sizes = Sizes.of("masked_conv2d_dw", geometry, size, inputs, outputs)
     shape = (images, outputs, sizes.out_height, sizes.out_width)
     check("masked_conv2d_dw", x, x=(x, tuple(x.shape)), grad=(grad, shape))
-    pixels, channels, per_group = images * sizes.out_height * sizes.out_width, inputs // groups, outputs // groups
+    channels, per_group, area = inputs // groups, outputs // groups, sizes.out_height * sizes.out_width
     tile = gemm_tile(x.dtype, per_group, channels * kh * kw)
     programs = triton.cdiv(per_group, tile["ROWS"]) * triton.cdiv(channels * kh * kw, tile["COLUMNS"]) * groups
-    parts, part = _parts(programs, pixels, tile["DEPTH"])
+    parts, part = _parts(programs, images * area, tile["DEPTH"])
     dtype = x.dtype if parts == 1 or x.dtype == torch.float64 else torch.float32
     dw = x.new_empty(parts, outputs, channels, kh, kw, dtype=dtype)
     keep = check_mask("masked_conv2d_dw", dw[0], mask)
     launch(
-        masked_conv2d_dw_kernel, programs * parts, grad, x, keep, dw, images, channels, per_group, groups,
-        part, *sizes, KH=kh, KW=kw, UPCAST=UPCAST, **tile,
+        masked_conv2d_dw_kernel, programs * parts, grad, x, keep, dw, images, outputs * area,
+        inputs * sizes.height * sizes.width, channels, per_group, groups, part, *sizes,
+        KH=kh, KW=kw, UPCAST=UPCAST, **tile,
     )  # fmt: skip
     return dw[0] if parts == 1 else dw.sum(0).to(x.dtype)

@@ -14,13 +14,13 @@ import triton.language as tl
 from torch import Tensor
 
 from ._elements import narrow
-from ._images import Sizes, gemm_tile
+from ._images import Sizes, gemm_tile, pixels_from
 from ._products import UPCAST, check, check_mask, dot, launch, masked_load, sums
 
 
 @triton.jit
 def masked_conv2d_dx_kernel(
-    grad, weight, mask, dx, images, channels, per_group, groups, phase_height, phase_width,
+    grad, weight, mask, dx, images, grad_stride, dx_stride, channels, per_group, groups, phase_height, phase_width,
     height, width, out_height, out_width, stride_h, stride_w, top, left, dilation_h, dilation_w,
     KH: tl.constexpr, KW: tl.constexpr, UPCAST: tl.constexpr,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr,
@@ -28,15 +28,18 @@ def masked_conv2d_dx_kernel(
     """A tile of ROWS input channels of one group by COLUMNS pixels of one phase, which may lie in several images."""
     program = tl.program_id(0).to(tl.int64)
     row_tiles = (channels + ROWS - 1) // ROWS
-    group, phase = program // row_tiles % groups, program // row_tiles // groups % (stride_h * stride_w)
-    c = program % row_tiles * ROWS + tl.arange(0, ROWS)
+    c, group, rest = (
+        program % row_tiles * ROWS + tl.arange(0, ROWS),
+        program // row_tiles % groups,
+        program // row_tiles // groups,
+    )
+    phases = stride_h * stride_w
+    phase = (rest % phases).to(tl.int32)
     down, right = phase // stride_w, phase % stride_w
-    pixel = program // row_tiles // groups // (stride_h * stride_w) * COLUMNS + tl.arange(0, COLUMNS)
-    image = pixel // (phase_height * phase_width)
-    row, column = pixel // phase_width % phase_height, pixel % phase_width
+    image, row, column = pixels_from(rest // phases * COLUMNS, phase_height * phase_width, phase_width, COLUMNS)
     y, x = row * stride_h + down, column * stride_w + right
     live = (image < images) & (y < height) & (x < width)
-    corner = ((image * groups + group) * per_group * out_height + row) * out_width + column
+    corner = image * grad_stride + group * per_group * out_height * out_width + (row * out_width + column)
     result = sums((ROWS, COLUMNS), grad)
     for tap in range(KH * KW):
         reach_h, reach_w = down + top - tap // KW * dilation_h, right + left - tap % KW * dilation_w
@@ -53,8 +56,7 @@ def masked_conv2d_dx_kernel(
                 live_grad = reached[:, None] & inside[None, :]
                 pixels = tl.load(grad + shift[:, None] + corner[None, :], mask=live_grad, other=0)
                 result = dot(tl.trans(w), pixels, result, UPCAST)
-    to_dx = ((image * groups + group) * channels * height + y) * width + x
-    to_dx = to_dx[None, :] + c[:, None] * height * width
+    to_dx = (image * dx_stride + (y * width + x))[None, :] + ((group * channels + c) * height * width)[:, None]
     tl.store(dx + to_dx, narrow(result, dx.dtype.element_ty), mask=(c < channels)[:, None] & live[None, :])
 
 
@@ -71,8 +73,9 @@ def masked_conv2d_dx(grad: Tensor, weight: Tensor, mask: Tensor, size: list[int]
         tile = gemm_tile(grad.dtype, channels, images * height * width)
         programs = triton.cdiv(channels, tile["ROWS"]) * groups * phases
         launch(
-            masked_conv2d_dx_kernel, programs * triton.cdiv(images * height * width, tile["COLUMNS"]), grad, weight,
-            keep, dx, images, channels, outputs // groups, groups, height, width, *sizes,
+            masked_conv2d_dx_kernel, programs * triton.cdiv(images * height * width, tile["COLUMNS"]),
+            grad, weight, keep, dx, images, grad[0].numel(), dx[0].numel(), channels, outputs // groups, groups,
+            height, width, *sizes,
             KH=geometry[0], KW=geometry[1], UPCAST=UPCAST, **tile,
         )  # fmt: skip
     return dx

@@ -37,7 +37,7 @@ def spconv_kernel(
     row, column, lane = place(program // outputs, out_width, batch, PIXELS, BATCH)
     live = (row < out_height)[:, None] & (lane < batch)[None, :]
     top_row, left_column = row * stride_h - top, column * stride_w - left
-    at = ((top_row * width + left_column) * batch)[:, None] + lane[None, :]
+    at = ((top_row * width + left_column).to(tl.int64) * batch)[:, None] + lane[None, :]
     result = sums((PIXELS, BATCH), x)
     if BIASED:
         result += widen(tl.load(bias + o), result.dtype)
@@ -47,7 +47,7 @@ def spconv_kernel(
             dilation_h, dilation_w, KH, KW, result.dtype,
         )  # fmt: skip
         result += widen(tl.load(values + j), result.dtype) * pixels
-    to_y = (((o * out_height + row) * out_width + column) * batch)[:, None] + lane[None, :]
+    to_y = ((o * out_height * out_width + (row * out_width + column)) * batch)[:, None] + lane[None, :]
     tl.store(y + to_y, narrow(result, y.dtype.element_ty), mask=live)
 
 

@@ -29,13 +29,13 @@ def spconv_backward_kernel(
     program = tl.program_id(0).to(tl.int64)
     c, slot = program % channels, program // channels
     phases = stride_h * stride_w
-    phase = (first + slot) % phases
+    phase = ((first + slot) % phases).to(tl.int32)
     down, right = phase // stride_w, phase % stride_w
     row, column, lane = place((first + slot) // phases, phase_width, batch, PIXELS, BATCH)
-    at = ((row * out_width + column) * batch)[:, None] + lane[None, :]
-    y, x_ = row * stride_h + down, column * stride_w + right
-    live = (lane < batch)[None, :] & ((row < phase_height) & (y < height) & (x_ < width))[:, None]
-    to_x = (((c * height + y) * width + x_) * batch)[:, None] + lane[None, :]
+    at = ((row * out_width + column).to(tl.int64) * batch)[:, None] + lane[None, :]
+    at_row, at_column = row * stride_h + down, column * stride_w + right
+    live = (lane < batch)[None, :] & ((row < phase_height) & (at_row < height) & (at_column < width))[:, None]
+    to_x = ((c * height * width + (at_row * width + at_column)) * batch)[:, None] + lane[None, :]
     result = sums((PIXELS, BATCH), grad)
     if WEIGHTS:
         held = widen(tl.load(x + to_x, mask=live, other=0), result.dtype)

@@ -27,8 +27,8 @@ def spconv_dw_kernel(
     row, column, lane = place(first + slot, out_width, batch, PIXELS, BATCH)
     live = (row < out_height)[:, None] & (lane < batch)[None, :]
     top_row, left_column = row * stride_h - top, column * stride_w - left
-    at = ((top_row * width + left_column) * batch)[:, None] + lane[None, :]
-    to_grad = (((o * out_height + row) * out_width + column) * batch)[:, None] + lane[None, :]
+    at = ((top_row * width + left_column).to(tl.int64) * batch)[:, None] + lane[None, :]
+    to_grad = ((o * out_height * out_width + (row * out_width + column)) * batch)[:, None] + lane[None, :]
     held = widen(tl.load(grad + to_grad, mask=live, other=0), to)
     for j in range(tl.load(row_offsets + o), tl.load(row_offsets + o + 1)):
         pixels = input_pixels(
