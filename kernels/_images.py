@@ -65,13 +65,7 @@ def tile(pixels: int, batch: int, itemsize: int) -> dict[str, int]:
     return {"PIXELS": tile_of(pixels, 1, held // lanes), "BATCH": lanes}
 
 
-def gemm_tile(dtype: torch.dtype, rows: int, columns: int) -> dict[str, int]:
-    """ROWS and COLUMNS of a program's tile of a product, DEPTH of a step of its loop."""
-    high, wide, depth = {8: (16, 16, 16), 4: (64, 64, 16), 2: (64, 128, 32)}[dtype.itemsize]
-    return {"ROWS": tile_of(rows, 16, high), "COLUMNS": tile_of(columns, 16, wide), "DEPTH": depth}
-
-
-def tiles(pixels: int, batch: int, held: dict[str, int]) -> int:
+def tile_count(pixels: int, batch: int, held: dict[str, int]) -> int:
     return triton.cdiv(pixels, held["PIXELS"]) * triton.cdiv(batch, held["BATCH"])
 
 

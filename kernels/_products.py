@@ -19,6 +19,11 @@ from ._elements import widen
 
 # The interpreter of Triton 3.9 multiplies the bits of bfloat16 operands: there they are made fp32 before a dot.
 UPCAST = bool(triton.knobs.runtime.interpret)
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+PROGRAMS = 128  # about the number of processors of a large GPU
+# The largest BM, BN, BK by bytes an element; three steps in flight fit into 99 KiB of shared memory. No more than 32
+# rows of fp32 and fp64: Triton 3.6 gives taller tiles to the tensor cores of sm_100, as tf32 whatever was asked for.
+TILES = {2: (64, 128, 64), 4: (32, 128, 32), 8: (32, 64, 16)}
 
 
 def launch(kernel: Any, programs: int, *args: Any, num_warps: int = 4, **options: Any) -> None:
@@ -29,7 +34,9 @@ def launch(kernel: Any, programs: int, *args: Any, num_warps: int = 4, **options
 
 
 def check(op: str, like: Tensor, **tensors: tuple[Tensor | None, tuple[int, ...]]) -> None:
-    """Raise unless every tensor given is contiguous, of its shape and of the dtype and device of `like`."""
+    """Raise unless every tensor given is contiguous, of its shape and of the floating dtype and device of `like`."""
+    if like.dtype not in FLOATS:
+        raise ValueError(f"{op}: tensors must be float16, bfloat16, float32 or float64, got {like.dtype}")
     for name, (t, shape) in tensors.items():
         if t is not None:
             _check_one(op, name, t, shape, like.dtype, like.device)
@@ -47,9 +54,12 @@ def check_pattern(op: str, like: Tensor, offsets: Tensor, indices: Tensor, order
 
 
 def check_mask(op: str, weight: Tensor, mask: Tensor) -> Tensor:
-    """The bytes of a mask; raise unless it is contiguous, bool and of the shape and device of the weight."""
+    """The mask as kernels read it; raise unless it is contiguous, bool and of the shape and device of the weight.
+
+    Bytes, but int32 beside fp64: Triton before 3.9 takes the byte for the width of the operands and gives up.
+    """
     _check_one(op, "mask", mask, tuple(weight.shape), torch.bool, weight.device)
-    return mask.view(torch.uint8)
+    return mask.int() if weight.dtype == torch.float64 else mask.view(torch.uint8)
 
 
 def _check_one(
@@ -66,6 +76,15 @@ def _check_one(
 def tile_of(size: int, low: int, high: int) -> int:
     """The power of two that holds `size`, between two powers of two."""
     return min(max(triton.next_power_of_2(max(size, 1)), low), high)
+
+
+def tiles(rows: int, columns: int, like: Tensor) -> dict[str, int]:
+    """BM x BN outputs and BK terms a step of a dot, by shape and type alone; smaller where a GPU would be idle."""
+    tall, wide, inner = TILES[like.element_size()]
+    bm, bn = tile_of(rows, 16, tall), tile_of(columns, 32, wide)
+    while bm * bn > 1024 and triton.cdiv(rows, bm) * triton.cdiv(columns, bn) < PROGRAMS:
+        bm, bn = (bm, bn // 2) if bn > bm else (bm // 2, bn)
+    return {"BM": bm, "BN": bn, "BK": inner}
 
 
 @triton.jit
@@ -85,17 +104,10 @@ def masked_load(weight, keep, at, live):
 
 @triton.jit
 def dot(a, b, acc, UPCAST: tl.constexpr):
-    """acc + a b, in full precision for fp32 and fp64; half types go to the tensor cores as they are.
-
-    fp64 by sums: Triton 3.6 does not compile its dot for sm_80 and sm_90 behind a mask of bytes.
-    """
+    """acc + a b, in full precision for fp32 and fp64; half types go to the tensor cores as they are."""
     if UPCAST:
         a, b = widen(a, acc.dtype), widen(b, acc.dtype)
-    if acc.dtype == tl.float64:
-        acc += tl.sum(a[:, :, None] * b[None, :, :], axis=1)
-    else:
-        acc = tl.dot(a, b, acc, input_precision="ieee")
-    return acc
+    return tl.dot(a, b, acc, input_precision="ieee", out_dtype=acc.dtype)
 
 
 @triton.jit

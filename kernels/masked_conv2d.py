@@ -10,8 +10,8 @@ import triton.language as tl
 from torch import Tensor
 
 from ._elements import narrow, widen
-from ._images import Sizes, gemm_tile, pixels_from
-from ._products import UPCAST, check, check_mask, dot, launch, masked_load, sums
+from ._images import Sizes, pixels_from
+from ._products import UPCAST, check, check_mask, dot, launch, masked_load, sums, tiles
 
 
 @triton.jit
@@ -19,25 +19,25 @@ def masked_conv2d_kernel(
     x, weight, mask, bias, y, images, x_stride, y_stride, channels, per_group, groups,
     height, width, out_height, out_width, stride_h, stride_w, top, left, dilation_h, dilation_w,
     KH: tl.constexpr, KW: tl.constexpr, BIASED: tl.constexpr, UPCAST: tl.constexpr,
-    ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr,
+    BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
 ):  # fmt: skip
-    """A tile of ROWS output channels of one group by COLUMNS pixels, which may lie in several images."""
+    """A tile of BM output channels of one group by BN pixels, which may lie in several images."""
     program = tl.program_id(0).to(tl.int64)
-    row_tiles = (per_group + ROWS - 1) // ROWS
+    row_tiles = (per_group + BM - 1) // BM
     group = program // row_tiles % groups
-    within = program % row_tiles * ROWS + tl.arange(0, ROWS)
+    within = program % row_tiles * BM + tl.arange(0, BM)
     o, kept_rows = group * per_group + within, within < per_group
     area = out_height * out_width
-    image, row, column = pixels_from(program // row_tiles // groups * COLUMNS, area, out_width, COLUMNS)
+    image, row, column = pixels_from(program // row_tiles // groups * BN, area, out_width, BN)
     live = image < images
     top_row, left_column = row * stride_h - top, column * stride_w - left
     corner = image * x_stride + group * channels * height * width + (top_row * width + left_column)
     depth = channels * (KH * KW)
-    result = sums((ROWS, COLUMNS), x)
+    result = sums((BM, BN), x)
     if BIASED:
         result += widen(tl.load(bias + o, mask=kept_rows, other=0), result.dtype)[:, None]
-    for start in range(0, depth, DEPTH):
-        k = start + tl.arange(0, DEPTH)
+    for start in range(0, depth, BK):
+        k = start + tl.arange(0, BK)
         channel, down, right = k // (KH * KW), k % (KH * KW) // KW * dilation_h, k % KW * dilation_w
         w = masked_load(weight, mask, o[:, None] * depth + k[None, :], kept_rows[:, None] & (k < depth)[None, :])
         line, place = top_row[None, :] + down[:, None], left_column[None, :] + right[:, None]
@@ -59,8 +59,8 @@ def masked_conv2d(x: Tensor, weight: Tensor, mask: Tensor, bias: Tensor | None, 
     y = x.new_empty(images, outputs, sizes.out_height, sizes.out_width)
     if y.numel():
         pixels, per_group = images * sizes.out_height * sizes.out_width, outputs // groups
-        tile = gemm_tile(x.dtype, per_group, pixels)
-        programs = triton.cdiv(per_group, tile["ROWS"]) * groups * triton.cdiv(pixels, tile["COLUMNS"])
+        tile = tiles(per_group, pixels, x)
+        programs = triton.cdiv(per_group, tile["BM"]) * groups * triton.cdiv(pixels, tile["BN"])
         launch(
             masked_conv2d_kernel, programs, x, weight, keep, weight if bias is None else bias, y,
             images, x[0].numel(), y[0].numel(), channels // groups, per_group, groups, *sizes,

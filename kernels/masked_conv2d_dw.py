@@ -11,8 +11,8 @@ import triton.language as tl
 from torch import Tensor
 
 from ._elements import narrow
-from ._images import Sizes, gemm_tile, pixels_from
-from ._products import UPCAST, check, check_mask, dot, launch, sums
+from ._images import Sizes, pixels_from
+from ._products import TILES, UPCAST, check, check_mask, dot, launch, sums, tile_of
 
 PROGRAMS = 1024  # wanted; a sum over pixels is split until there are as many
 LEAST = 2048  # pixels of a part
@@ -23,23 +23,23 @@ def masked_conv2d_dw_kernel(
     grad, x, mask, dw, images, grad_stride, x_stride, channels, per_group, groups, part,
     height, width, out_height, out_width, stride_h, stride_w, top, left, dilation_h, dilation_w,
     KH: tl.constexpr, KW: tl.constexpr, UPCAST: tl.constexpr,
-    ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr,
+    BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
 ):  # fmt: skip
-    """A tile of ROWS outputs of one group by COLUMNS weights of an output, summed over `part` pixels."""
+    """A tile of BM outputs of one group by BN weights of an output, summed over `part` pixels."""
     program = tl.program_id(0).to(tl.int64)
     width_w = channels * (KH * KW)
-    row_tiles, column_tiles = (per_group + ROWS - 1) // ROWS, (width_w + COLUMNS - 1) // COLUMNS
+    row_tiles, column_tiles = (per_group + BM - 1) // BM, (width_w + BN - 1) // BN
     group, split = program // row_tiles // column_tiles % groups, program // row_tiles // column_tiles // groups
-    within = program % row_tiles * ROWS + tl.arange(0, ROWS)
-    k = program // row_tiles % column_tiles * COLUMNS + tl.arange(0, COLUMNS)
+    within = program % row_tiles * BM + tl.arange(0, BM)
+    k = program // row_tiles % column_tiles * BN + tl.arange(0, BN)
     kept_rows, kept_columns = within < per_group, k < width_w
     down, right = k % (KH * KW) // KW * dilation_h - top, k % KW * dilation_w - left
     shift = ((group * channels + k // (KH * KW)) * height + down) * width + right
     o = group * per_group + within
     area = out_height * out_width
-    result = sums((ROWS, COLUMNS), x)
-    for start in range(split * part, split * part + part, DEPTH):
-        image, row, column = pixels_from(start, area, out_width, DEPTH)
+    result = sums((BM, BN), x)
+    for start in range(split * part, split * part + part, BK):
+        image, row, column = pixels_from(start, area, out_width, BK)
         live = image < images
         to_grad = (image * grad_stride + (row * out_width + column))[None, :] + o[:, None] * area
         g = tl.load(grad + to_grad, mask=kept_rows[:, None] & live[None, :], other=0)
@@ -69,15 +69,16 @@ def masked_conv2d_dw(grad: Tensor, x: Tensor, mask: Tensor, geometry: list[int])
     shape = (images, outputs, sizes.out_height, sizes.out_width)
     check("masked_conv2d_dw", x, x=(x, tuple(x.shape)), grad=(grad, shape))
     channels, per_group, area = inputs // groups, outputs // groups, sizes.out_height * sizes.out_width
-    tile = gemm_tile(x.dtype, per_group, channels * kh * kw)
-    programs = triton.cdiv(per_group, tile["ROWS"]) * triton.cdiv(channels * kh * kw, tile["COLUMNS"]) * groups
-    parts, part = _parts(programs, images * area, tile["DEPTH"])
+    tall, wide, inner = TILES[x.element_size()]
+    bm, bn = tile_of(per_group, 16, tall), tile_of(channels * kh * kw, 32, wide)
+    programs = triton.cdiv(per_group, bm) * triton.cdiv(channels * kh * kw, bn) * groups
+    parts, part = _parts(programs, images * area, inner)
     dtype = x.dtype if parts == 1 or x.dtype == torch.float64 else torch.float32
     dw = x.new_empty(parts, outputs, channels, kh, kw, dtype=dtype)
     keep = check_mask("masked_conv2d_dw", dw[0], mask)
     launch(
         masked_conv2d_dw_kernel, programs * parts, grad, x, keep, dw, images, outputs * area,
         inputs * sizes.height * sizes.width, channels, per_group, groups, part, *sizes,
-        KH=kh, KW=kw, UPCAST=UPCAST, **tile,
+        KH=kh, KW=kw, UPCAST=UPCAST, BM=bm, BN=bn, BK=inner,
     )  # fmt: skip
     return dw[0] if parts == 1 else dw.sum(0).to(x.dtype)

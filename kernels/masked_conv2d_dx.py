@@ -14,8 +14,8 @@ import triton.language as tl
 from torch import Tensor
 
 from ._elements import narrow
-from ._images import Sizes, gemm_tile, pixels_from
-from ._products import UPCAST, check, check_mask, dot, launch, masked_load, sums
+from ._images import Sizes, pixels_from
+from ._products import UPCAST, check, check_mask, dot, launch, masked_load, sums, tiles
 
 
 @triton.jit
@@ -23,32 +23,29 @@ def masked_conv2d_dx_kernel(
     grad, weight, mask, dx, images, grad_stride, dx_stride, channels, per_group, groups, phase_height, phase_width,
     height, width, out_height, out_width, stride_h, stride_w, top, left, dilation_h, dilation_w,
     KH: tl.constexpr, KW: tl.constexpr, UPCAST: tl.constexpr,
-    ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr,
+    BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
 ):  # fmt: skip
-    """A tile of ROWS input channels of one group by COLUMNS pixels of one phase, which may lie in several images."""
+    """A tile of BM input channels of one group by BN pixels of one phase, which may lie in several images."""
     program = tl.program_id(0).to(tl.int64)
-    row_tiles = (channels + ROWS - 1) // ROWS
-    c, group, rest = (
-        program % row_tiles * ROWS + tl.arange(0, ROWS),
-        program // row_tiles % groups,
-        program // row_tiles // groups,
-    )
+    row_tiles = (channels + BM - 1) // BM
+    c = program % row_tiles * BM + tl.arange(0, BM)
+    group, rest = program // row_tiles % groups, program // row_tiles // groups
     phases = stride_h * stride_w
     phase = (rest % phases).to(tl.int32)
     down, right = phase // stride_w, phase % stride_w
-    image, row, column = pixels_from(rest // phases * COLUMNS, phase_height * phase_width, phase_width, COLUMNS)
+    image, row, column = pixels_from(rest // phases * BN, phase_height * phase_width, phase_width, BN)
     y, x = row * stride_h + down, column * stride_w + right
     live = (image < images) & (y < height) & (x < width)
     corner = image * grad_stride + group * per_group * out_height * out_width + (row * out_width + column)
-    result = sums((ROWS, COLUMNS), grad)
+    result = sums((BM, BN), grad)
     for tap in range(KH * KW):
         reach_h, reach_w = down + top - tap // KW * dilation_h, right + left - tap % KW * dilation_w
         if (reach_h % stride_h == 0) & (reach_w % stride_w == 0):
             shift_h, shift_w = reach_h // stride_h, reach_w // stride_w
             inside = live & (row + shift_h >= 0) & (row + shift_h < out_height)
             inside = inside & (column + shift_w >= 0) & (column + shift_w < out_width)
-            for start in range(0, per_group, DEPTH):
-                k = start + tl.arange(0, DEPTH)
+            for start in range(0, per_group, BK):
+                k = start + tl.arange(0, BK)
                 reached = k < per_group
                 to_w = ((group * per_group + k)[:, None] * channels + c[None, :]) * (KH * KW) + tap
                 w = masked_load(weight, mask, to_w, reached[:, None] & (c < channels)[None, :])
@@ -70,10 +67,10 @@ def masked_conv2d_dx(grad: Tensor, weight: Tensor, mask: Tensor, size: list[int]
     dx = grad.new_empty(images, channels * groups, *size)
     if dx.numel():
         phases, height, width = sizes.phases
-        tile = gemm_tile(grad.dtype, channels, images * height * width)
-        programs = triton.cdiv(channels, tile["ROWS"]) * groups * phases
+        tile = tiles(channels, images * height * width, grad)
+        programs = triton.cdiv(channels, tile["BM"]) * groups * phases
         launch(
-            masked_conv2d_dx_kernel, programs * triton.cdiv(images * height * width, tile["COLUMNS"]),
+            masked_conv2d_dx_kernel, programs * triton.cdiv(images * height * width, tile["BN"]),
             grad, weight, keep, dx, images, grad[0].numel(), dx[0].numel(), channels, outputs // groups, groups,
             height, width, *sizes,
             KH=geometry[0], KW=geometry[1], UPCAST=UPCAST, **tile,

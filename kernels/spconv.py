@@ -10,7 +10,7 @@ import triton.language as tl
 from torch import Tensor
 
 from ._elements import narrow, widen
-from ._images import Sizes, load_shifted, place, tile, tiles
+from ._images import Sizes, load_shifted, place, tile, tile_count
 from ._products import check, check_pattern, launch, sums
 
 
@@ -64,7 +64,7 @@ def spconv(
         pixels = sizes.out_height * sizes.out_width
         held = tile(pixels, batch, x.element_size())
         launch(
-            spconv_kernel, outputs * tiles(pixels, batch, held), values, row_offsets, columns, x,
+            spconv_kernel, outputs * tile_count(pixels, batch, held), values, row_offsets, columns, x,
             values if bias is None else bias, y, outputs, outputs // groups, channels // groups, batch, *sizes,
             KH=geometry[0], KW=geometry[1], BIASED=bias is not None, num_warps=4, **held,
         )  # fmt: skip

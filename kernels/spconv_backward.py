@@ -15,7 +15,7 @@ import triton.language as tl
 from torch import Tensor
 
 from ._elements import narrow, widen
-from ._images import Sizes, load_shifted, place, sum_of_slots, tile, tiles
+from ._images import Sizes, load_shifted, place, sum_of_slots, tile, tile_count
 from ._products import check, check_pattern, launch, sums
 
 
@@ -75,7 +75,7 @@ def _plan(sizes: Sizes, batch: int, itemsize: int) -> tuple[int, dict[str, int]]
     """How many tiles an input channel has, over all phases, and what they hold."""
     phases, height, width = sizes.phases
     held = tile(height * width, batch, itemsize)
-    return phases * tiles(height * width, batch, held), held
+    return phases * tile_count(height * width, batch, held), held
 
 
 def spconv_dx(

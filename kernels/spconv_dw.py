@@ -10,7 +10,7 @@ import triton.language as tl
 from torch import Tensor
 
 from ._elements import widen
-from ._images import Sizes, place, sum_of_slots, tile, tiles
+from ._images import Sizes, place, sum_of_slots, tile, tile_count
 from ._products import check, check_pattern, launch
 from .spconv import input_pixels
 
@@ -55,4 +55,4 @@ def spconv_dw(row_offsets: Tensor, columns: Tensor, x: Tensor, grad: Tensor, geo
             KH=geometry[0], KW=geometry[1], num_warps=4, **held,
         )  # fmt: skip
 
-    return sum_of_slots(fill, tiles(pixels, batch, held) if grad.numel() else 0, len(columns), x)
+    return sum_of_slots(fill, tile_count(pixels, batch, held) if grad.numel() else 0, len(columns), x)
