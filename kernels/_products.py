@@ -14,11 +14,12 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+from triton import knobs
 
 from ._elements import widen
 
 # The interpreter of Triton 3.9 multiplies the bits of bfloat16 operands: there they are made fp32 before a dot.
-UPCAST = bool(triton.knobs.runtime.interpret)
+UPCAST = bool(knobs.runtime.interpret)
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 PROGRAMS = 128  # about the number of processors of a large GPU
 # The largest BM, BN, BK by bytes an element; three steps in flight fit into 99 KiB of shared memory. No more than 32

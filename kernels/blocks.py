@@ -42,7 +42,7 @@ def block_spmm_kernel(
         b = tl.load(dense + (j * SIZE + k[:, None]) * batch + columns[None, :], mask=inside, other=0)
         acc = dot(a, b, acc, UPCAST)
     at = (i * SIZE + row[:, None]) * batch + columns[None, :]
-    tl.store(y + at, narrow(acc, y.dtype.element_ty), mask=inside & (row[:, None] < SIZE))
+    tl.store(y + at, narrow(acc, y.dtype.element_ty), mask=inside)
 
 
 @triton.jit(do_not_specialize=["shares"])

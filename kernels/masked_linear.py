@@ -81,8 +81,8 @@ def masked_linear(x: Tensor, weight: Tensor, mask: Tensor, bias: Tensor | None) 
     y = x.new_empty(m, n)
     down, across, options = _grid(m, n, x)
     launch(
-        masked_linear_kernel, down * across, x, weight, keep, y if bias is None else bias, y, m, n, k, k, 1, down, across,
-        BIASED=bias is not None, **options,
+        masked_linear_kernel, down * across, x, weight, keep, y if bias is None else bias, y,
+        m, n, k, k, 1, down, across, BIASED=bias is not None, **options,
     )  # fmt: skip
     return y
 
