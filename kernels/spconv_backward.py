@@ -9,7 +9,6 @@ outputs as far apart as the pixels are, so that no lane idles and nothing is sca
 
 from __future__ import annotations
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -100,7 +99,7 @@ def spconv_backward(
     values: Tensor, column_offsets: Tensor, rows: Tensor, order: Tensor, x: Tensor, grad: Tensor, geometry: list[int]
 ) -> tuple[Tensor, Tensor]:
     """Both gradients of y = W ⋆ x by the pattern of inputs: that of x, and that of the kept weights in CSR order."""
-    (kh, kw), channels, batch, dx = geometry[:2], x.shape[0], x.shape[3], torch.empty_like(x)
+    (kh, kw), channels, batch, dx = geometry[:2], x.shape[0], x.shape[3], x.new_empty(x.shape)
     sizes = _checked("spconv_backward", values, column_offsets, rows, order, tuple(x.shape), grad, geometry)
     check("spconv_backward", grad, x=(x, tuple(x.shape)))
     slots, held = _plan(sizes, batch, x.element_size())

@@ -47,7 +47,11 @@ def test_wrong_arguments_are_refused(kernels, pattern, randn):
     cases = [
         (kernels.block_spmm, (randn(2, 48, 48), p.offsets, p.indices, None, dense, False), "size of 32, 64 or 128"),
         (kernels.block_spmm, (blocks[1:], p.offsets, p.indices, None, dense, False), "blocks must have shape"),
-        (kernels.block_spmm, (blocks, p.offsets, p.indices, None, dense[1:], False), r"dense must have shape \[32, 5\]"),
+        (
+            kernels.block_spmm,
+            (blocks, p.offsets, p.indices, None, dense[1:], False),
+            r"dense must have shape \[32, 5\]",
+        ),
         (kernels.block_sddmm, (p.offsets, p.indices, grad[1:], dense, 32), "left must have shape"),
         (kernels.block_sddmm, (p.offsets, p.indices, grad, dense, 16), "size of 32, 64 or 128"),
     ]
