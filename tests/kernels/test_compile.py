@@ -152,6 +152,40 @@ PRODUCTS = [
     ("blocks", "block_sddmm_kernel", blocked("fp64", 128)),
     ("blocks", "block_sddmm_kernel", blocked("bf16", 128)),
 ]  # fmt: skip
+NUMBERS = (
+    "height width out_height out_width stride_h stride_w top left dilation_h dilation_w phase_height phase_width "
+    "images outputs channels per_group groups x_stride y_stride grad_stride dx_stride part kept first batch"
+)
+GEOMETRY = {**dict.fromkeys(NUMBERS.split(), "i32"), "KH": 3, "KW": 3}
+
+
+def masked_images(kind, **options):
+    keep = "*i32" if kind == "fp64" else "*u8"
+    floats = tensors(kind, "x", "weight", "bias", "y", "grad", "dx", "dw")
+    return {**floats, "mask": keep, **GEOMETRY, **tile(kind), "BIASED": True, **options}
+
+
+def sparse_images(kind, **options):
+    floats = tensors(kind, "values", "x", "bias", "y", "grad", "dx")
+    patterns = tensors("i32", "row_offsets", "columns", "column_offsets", "rows", "order")
+    held = {"PIXELS": 16 if kind == "fp64" else 32, "BATCH": 64, "BIASED": True, "WEIGHTS": True, "num_warps": 4}
+    return {**floats, **patterns, "partial": "*fp64" if kind == "fp64" else "*fp32", **GEOMETRY, **held, **options}
+
+
+WIDTHS, UNIT = ("fp32", "fp64", "bf16"), {"stride_h": 1, "stride_w": 1, "KH": 1, "KW": 1}
+CONVOLUTIONS = [
+    *(("masked_conv2d", "masked_conv2d_kernel", masked_images(kind)) for kind in WIDTHS),
+    ("masked_conv2d", "masked_conv2d_kernel", masked_images("fp16", BIASED=False, **UNIT)),
+    *(("masked_conv2d_dx", "masked_conv2d_dx_kernel", masked_images(kind)) for kind in WIDTHS),
+    ("masked_conv2d_dx", "masked_conv2d_dx_kernel", masked_images("fp16", **UNIT)),
+    *(("masked_conv2d_dw", "masked_conv2d_dw_kernel", masked_images(kind)) for kind in WIDTHS),
+    ("masked_conv2d_dw", "masked_conv2d_dw_kernel", masked_images("fp16", dw="*fp32", **UNIT)),
+    *(("spconv", "spconv_kernel", sparse_images(kind)) for kind in WIDTHS),
+    ("spconv", "spconv_kernel", sparse_images("fp16", batch=1, PIXELS=2048, BATCH=1, BIASED=False)),
+    *(("spconv_dw", "spconv_dw_kernel", sparse_images(kind)) for kind in WIDTHS),
+    *(("spconv_backward", "spconv_backward_kernel", sparse_images(kind)) for kind in WIDTHS),
+    ("spconv_backward", "spconv_backward_kernel", sparse_images("fp16", WEIGHTS=False, **UNIT)),
+]
 ALIGNED = {"numel", "batch", "m", "n", "k", "stride_n", "stride_k"}  # sizes whose multiples of 16 Triton tells apart
 SHARED = {"cuda": 99 << 10, "hip": 64 << 10}  # bytes that a program may have on every device of the kind
 
@@ -199,7 +233,7 @@ def test_compiles(triton, target, module, name, arguments):
 
 
 @pytest.mark.parametrize("target", TARGETS)
-@pytest.mark.parametrize(("module", "name", "arguments"), PRODUCTS)
+@pytest.mark.parametrize(("module", "name", "arguments"), PRODUCTS + CONVOLUTIONS)
 def test_products_compile(triton, target, module, name, arguments):
     kernel = compiled(triton, target, module, name, arguments, fusion=True)
     backend = TARGETS[target][0]
@@ -233,7 +267,7 @@ def test_fp64_stays_fp64(triton, module, name, arguments):
         assert not re.search(r"\bf(32|16)\b", asm["ttir"])
 
 
-@pytest.mark.parametrize(("module", "name", "arguments"), KERNELS + PRODUCTS)
+@pytest.mark.parametrize(("module", "name", "arguments"), KERNELS + PRODUCTS + CONVOLUTIONS)
 def test_addresses_are_64_bits_wide(triton, module, name, arguments):
     ttir = compiled(triton, "sm_90", module, name, arguments).asm["ttir"]
     programs = re.findall(r"(%\w+) = tt\.get_program_id", ttir)
@@ -256,7 +290,7 @@ def test_every_kernel_is_listed(triton):
         for name, value in vars(module).items():
             if isinstance(value, triton.JITFunction) and value.__module__ == module.__name__ and "_kernel" in name:
                 found.add((stem, name))
-    assert found == {(module, name) for module, name, _ in KERNELS + PRODUCTS}
+    assert found == {(module, name) for module, name, _ in KERNELS + PRODUCTS + CONVOLUTIONS}
 
 
 def test_launches_of_the_sampler_forbid_fusion(triton):
