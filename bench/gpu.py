@@ -29,6 +29,7 @@ LIMIT = 9 * 60  # seconds, for everything
 TESTS = [
     "tests/kernels/test_gpu.py",
     "tests/kernels/test_gpu_convolutions.py",
+    "tests/kernels/test_gpu_products.py",
     "tests/ops/test_golden.py",
     "tests/test_prune.py",
     "tests/nn/test_layers.py",

@@ -24,7 +24,7 @@ FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 PROGRAMS = 128  # about the number of processors of a large GPU
 # The largest BM, BN, BK by bytes an element; three steps in flight fit into 99 KiB of shared memory. No more than 32
 # rows of fp32 and fp64: Triton 3.6 gives taller tiles to the tensor cores of sm_100, as tf32 whatever was asked for.
-TILES = {2: (64, 128, 64), 4: (32, 128, 32), 8: (32, 64, 16)}
+TILES = {2: (64, 128, 64), 4: (32, 64, 32), 8: (32, 64, 16)}
 
 
 def launch(kernel: Any, programs: int, *args: Any, num_warps: int = 4, **options: Any) -> None:

@@ -95,7 +95,7 @@ KERNELS = [
     ("bernoulli_tiles", "bernoulli_tiles_kernel", {**PATCH, **COIN, **WIDE}),
 ]  # fmt: skip
 
-TILES = {"fp32": (32, 128, 32), "fp64": (32, 64, 16), "bf16": (64, 128, 64), "fp16": (64, 128, 64)}
+TILES = {"fp32": (32, 64, 32), "fp64": (32, 64, 16), "bf16": (64, 128, 64), "fp16": (64, 128, 64)}
 
 
 def tensors(kind, *names):

@@ -57,6 +57,18 @@ def test_what_is_pruned_never_counts(kernels, mask, randn):
     assert bool((dw[~keep] == 0).all())
 
 
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
+def test_nothing_beyond_an_edge_is_read(kernels, randn):
+    """A sample that is not finite spoils its own row alone: tiles end inside the rows of x and of grad."""
+    x, grad, weight, keep = randn(3, 7), randn(3, 5), randn(5, 7), torch.ones(5, 7, dtype=torch.bool)
+    spoilt, other = torch.tensor([False, True, False]), torch.tensor([0, 2])
+    x[spoilt], grad[spoilt] = float("nan"), float("nan")
+    y, dx = kernels.masked_linear(x, weight, keep, None), kernels.masked_linear_dx(grad, weight, keep)
+    for got in (y, dx):
+        assert bool(got[spoilt].isnan().all())
+        assert bool(got[other].isfinite().all())
+
+
 def test_tiles_without_kept_weights(kernels, product, randn):
     keep = torch.zeros(70, 130, dtype=torch.bool)
     keep[40:45, 3] = True
