@@ -14,9 +14,13 @@ import triton.language as tl
 from torch import Tensor
 
 from ._elements import widen
-from ._products import tile_of
+from ._products import UPCAST, tile_of, tiles
 
 SCRATCH = 1 << 24  # partial sums that are held at a time
+# The largest BM, BN, BK of an implicit GEMM and its warps, by bytes an element: addresses that are gathered one by one
+# take registers, and these tiles do not spill.
+TILES = {2: (64, 128, 32), 4: (32, 64, 16), 8: (32, 32, 16)}
+WARPS = {2: 8, 4: 4, 8: 4}
 
 
 class Sizes(NamedTuple):
@@ -63,6 +67,11 @@ def tile(pixels: int, batch: int, itemsize: int) -> dict[str, int]:
     held = 1024 if itemsize == 8 else 2048
     lanes = tile_of(batch, 1, 64)
     return {"PIXELS": tile_of(pixels, 1, held // lanes), "BATCH": lanes}
+
+
+def gemm(rows: int, columns: int, like: Tensor) -> dict[str, int]:
+    """The tile of an implicit GEMM `[rows, columns]`, and how it is computed."""
+    return {**tiles(rows, columns, like, TILES), "num_warps": WARPS[like.element_size()], "UPCAST": UPCAST}
 
 
 def tile_count(pixels: int, batch: int, held: dict[str, int]) -> int:

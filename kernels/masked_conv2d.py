@@ -10,8 +10,8 @@ import triton.language as tl
 from torch import Tensor
 
 from ._elements import narrow, widen
-from ._images import Sizes, pixels_from
-from ._products import UPCAST, check, check_mask, dot, launch, masked_load, sums, tiles
+from ._images import Sizes, gemm, pixels_from
+from ._products import check, check_mask, dot, launch, masked_load, sums
 
 
 @triton.jit
@@ -59,11 +59,11 @@ def masked_conv2d(x: Tensor, weight: Tensor, mask: Tensor, bias: Tensor | None, 
     y = x.new_empty(images, outputs, sizes.out_height, sizes.out_width)
     if y.numel():
         pixels, per_group = images * sizes.out_height * sizes.out_width, outputs // groups
-        tile = tiles(per_group, pixels, x)
+        tile = gemm(per_group, pixels, x)
         programs = triton.cdiv(per_group, tile["BM"]) * groups * triton.cdiv(pixels, tile["BN"])
         launch(
             masked_conv2d_kernel, programs, x, weight, keep, weight if bias is None else bias, y,
             images, x[0].numel(), y[0].numel(), channels // groups, per_group, groups, *sizes,
-            KH=geometry[0], KW=geometry[1], BIASED=bias is not None, UPCAST=UPCAST, **tile,
+            KH=geometry[0], KW=geometry[1], BIASED=bias is not None, **tile,
         )  # fmt: skip
     return y

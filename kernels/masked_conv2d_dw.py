@@ -11,11 +11,12 @@ import triton.language as tl
 from torch import Tensor
 
 from ._elements import narrow
-from ._images import Sizes, pixels_from
-from ._products import TILES, UPCAST, check, check_mask, dot, launch, sums, tile_of
+from ._images import TILES, WARPS, Sizes, pixels_from
+from ._products import UPCAST, check, check_mask, dot, launch, sums, tile_of
 
 PROGRAMS = 1024  # wanted; a sum over pixels is split until there are as many
 LEAST = 2048  # pixels of a part
+WIDTH = 64  # of a tile, at most: wider ones spill
 
 
 @triton.jit
@@ -70,7 +71,7 @@ def masked_conv2d_dw(grad: Tensor, x: Tensor, mask: Tensor, geometry: list[int])
     check("masked_conv2d_dw", x, x=(x, tuple(x.shape)), grad=(grad, shape))
     channels, per_group, area = inputs // groups, outputs // groups, sizes.out_height * sizes.out_width
     tall, wide, inner = TILES[x.element_size()]
-    bm, bn = tile_of(per_group, 16, tall), tile_of(channels * kh * kw, 32, wide)
+    bm, bn = tile_of(per_group, 16, tall), tile_of(channels * kh * kw, 32, min(wide, WIDTH))
     programs = triton.cdiv(per_group, bm) * triton.cdiv(channels * kh * kw, bn) * groups
     parts, part = _parts(programs, images * area, inner)
     dtype = x.dtype if parts == 1 or x.dtype == torch.float64 else torch.float32
@@ -79,6 +80,6 @@ def masked_conv2d_dw(grad: Tensor, x: Tensor, mask: Tensor, geometry: list[int])
     launch(
         masked_conv2d_dw_kernel, programs * parts, grad, x, keep, dw, images, outputs * area,
         inputs * sizes.height * sizes.width, channels, per_group, groups, part, *sizes,
-        KH=kh, KW=kw, UPCAST=UPCAST, BM=bm, BN=bn, BK=inner,
+        KH=kh, KW=kw, UPCAST=UPCAST, BM=bm, BN=bn, BK=inner, num_warps=WARPS[x.element_size()],
     )  # fmt: skip
     return dw[0] if parts == 1 else dw.sum(0).to(x.dtype)

@@ -14,8 +14,8 @@ import triton.language as tl
 from torch import Tensor
 
 from ._elements import narrow
-from ._images import Sizes, pixels_from
-from ._products import UPCAST, check, check_mask, dot, launch, masked_load, sums, tiles
+from ._images import Sizes, gemm, pixels_from
+from ._products import check, check_mask, dot, launch, masked_load, sums
 
 
 @triton.jit
@@ -67,12 +67,12 @@ def masked_conv2d_dx(grad: Tensor, weight: Tensor, mask: Tensor, size: list[int]
     dx = grad.new_empty(images, channels * groups, *size)
     if dx.numel():
         phases, height, width = sizes.phases
-        tile = tiles(channels, images * height * width, grad)
+        tile = gemm(channels, images * height * width, grad)
         programs = triton.cdiv(channels, tile["BM"]) * groups * phases
         launch(
             masked_conv2d_dx_kernel, programs * triton.cdiv(images * height * width, tile["BN"]),
             grad, weight, keep, dx, images, grad[0].numel(), dx[0].numel(), channels, outputs // groups, groups,
             height, width, *sizes,
-            KH=geometry[0], KW=geometry[1], UPCAST=UPCAST, **tile,
+            KH=geometry[0], KW=geometry[1], **tile,
         )  # fmt: skip
     return dx

@@ -159,10 +159,11 @@ NUMBERS = (
 GEOMETRY = {**dict.fromkeys(NUMBERS.split(), "i32"), "KH": 3, "KW": 3}
 
 
-def masked_images(kind, **options):
-    keep = "*i32" if kind == "fp64" else "*u8"
+def masked_images(kind, widest=128, **options):
+    rows, columns, depth, warps = {"fp32": (32, 64, 16, 4), "fp64": (32, 32, 16, 4)}.get(kind, (64, widest, 32, 8))
+    held = {"BM": rows, "BN": columns, "BK": depth, "num_warps": warps, "UPCAST": False, "BIASED": True}
     floats = tensors(kind, "x", "weight", "bias", "y", "grad", "dx", "dw")
-    return {**floats, "mask": keep, **GEOMETRY, **tile(kind), "BIASED": True, **options}
+    return {**floats, "mask": "*i32" if kind == "fp64" else "*u8", **GEOMETRY, **held, **options}
 
 
 def sparse_images(kind, **options):
@@ -178,8 +179,8 @@ CONVOLUTIONS = [
     ("masked_conv2d", "masked_conv2d_kernel", masked_images("fp16", BIASED=False, **UNIT)),
     *(("masked_conv2d_dx", "masked_conv2d_dx_kernel", masked_images(kind)) for kind in WIDTHS),
     ("masked_conv2d_dx", "masked_conv2d_dx_kernel", masked_images("fp16", **UNIT)),
-    *(("masked_conv2d_dw", "masked_conv2d_dw_kernel", masked_images(kind)) for kind in WIDTHS),
-    ("masked_conv2d_dw", "masked_conv2d_dw_kernel", masked_images("fp16", dw="*fp32", **UNIT)),
+    *(("masked_conv2d_dw", "masked_conv2d_dw_kernel", masked_images(kind, widest=64)) for kind in WIDTHS),
+    ("masked_conv2d_dw", "masked_conv2d_dw_kernel", masked_images("fp16", widest=64, dw="*fp32", **UNIT)),
     *(("spconv", "spconv_kernel", sparse_images(kind)) for kind in WIDTHS),
     ("spconv", "spconv_kernel", sparse_images("fp16", batch=1, PIXELS=2048, BATCH=1, BIASED=False)),
     *(("spconv_dw", "spconv_dw_kernel", sparse_images(kind)) for kind in WIDTHS),
