@@ -95,7 +95,7 @@ KERNELS = [
     ("bernoulli_tiles", "bernoulli_tiles_kernel", {**PATCH, **COIN, **WIDE}),
 ]  # fmt: skip
 
-TILES = {"fp32": (32, 64, 32), "fp64": (32, 64, 16), "bf16": (64, 128, 64), "fp16": (64, 128, 64)}
+DOTS = {"fp32": (32, 64, 32), "fp64": (32, 64, 16), "bf16": (64, 128, 64), "fp16": (64, 128, 64)}
 
 
 def tensors(kind, *names):
@@ -104,7 +104,7 @@ def tensors(kind, *names):
 
 def tile(kind):
     """The largest tile of a dot, as the launchers choose it."""
-    return {**dict(zip(("BM", "BN", "BK"), TILES[kind], strict=True)), "UPCAST": False, "num_warps": 4}
+    return {**dict(zip(("BM", "BN", "BK"), DOTS[kind], strict=True)), "UPCAST": False, "num_warps": 4}
 
 
 PATTERN = {"offsets": "*i32", "indices": "*i32", "order": "*i32", "batch": "i32", "num_warps": 4}
@@ -123,7 +123,7 @@ def masked(kind, **options):
 
 
 def blocked(kind, size, **options):
-    rows, columns, inner = TILES[kind]
+    rows, columns, inner = DOTS[kind]
     fitted = {"BM": min(size, rows), "BN": min(size, columns), "BK": min(size, inner), "SIZE": size}
     floats = tensors(kind, "blocks", "dense", "left", "right", "y")
     return {**PATTERN, **floats, "parts": "i32", "shares": "i32", **tile(kind), **fitted, **options}
@@ -140,10 +140,10 @@ PRODUCTS = [
     ("sddmm", "sddmm_kernel", gathered("fp64", CHUNK=128, TILE=1, ORDERED=False)),
     ("spmm_backward", "spmm_backward_kernel", gathered("bf16", CHUNK=4, TILE=512)),
     ("spmm_backward", "spmm_backward_kernel", gathered("fp64", CHUNK=128, TILE=1)),
-    *(("masked_linear", "masked_linear_kernel", masked(kind, stride_k=1, BIASED=True)) for kind in TILES),
+    *(("masked_linear", "masked_linear_kernel", masked(kind, stride_k=1, BIASED=True)) for kind in DOTS),
     *(("masked_linear", "masked_linear_kernel", masked(k, stride_n=1, BIASED=False)) for k in ("fp32", "fp64", "bf16")),
     ("masked_linear", "masked_linear_kernel", masked("bf16", stride_k=1, BIASED=True, BM=16, BN=32)),
-    *(("masked_linear", "masked_linear_dw_kernel", masked(kind)) for kind in TILES),
+    *(("masked_linear", "masked_linear_dw_kernel", masked(kind)) for kind in DOTS),
     ("blocks", "block_spmm_kernel", blocked("fp32", 128, ORDERED=False, TRANSPOSED=False)),
     ("blocks", "block_spmm_kernel", blocked("fp64", 64, ORDERED=True, TRANSPOSED=True)),
     ("blocks", "block_spmm_kernel", blocked("bf16", 128, ORDERED=True, TRANSPOSED=True)),
