@@ -56,13 +56,23 @@ void spmm_panel(const Spmm<T>& p, const SpmmBlock<T>& block, int32_t bound, bool
   }
 }
 
+// Columns of a tile.
+template <class T>
+int64_t spmm_width(const Spmm<T>& p) {
+  int64_t width = 8 * Vec<Sum<T>>::LANES;
+  const int64_t bytes = p.inputs * static_cast<int64_t>(sizeof(T));
+  // Panels do it otherwise.
+  while (!std::is_same_v<T, Sum<T>> && width > 2 * Vec<Sum<T>>::LANES && bytes * width > SECOND_CACHE) width /= 2;
+  return width;
+}
+
 // Inputs in a panel: so few that their rows of x come near the first cache, yet enough that rows of y, which each panel
 // loads and stores again, have some weights there: more where rows of y lie far apart, which the caches hold less well.
-// bfloat16 would round each time.
+// bfloat16 would round each time. By the problem alone, not by what a thread has of it: panels are an order of sums.
 template <class T>
-int64_t panel_inputs(const Spmm<T>& p, const SpmmBlock<T>& block, int64_t row_bytes) {
+int64_t panel_inputs(const Spmm<T>& p, int64_t row_bytes) {
   if (!std::is_same_v<T, Sum<T>>) return p.inputs;
-  const int64_t cells = p.w.rows * p.inputs, weights = p.batch == block.pitch ? 20 : 60;
+  const int64_t cells = p.w.rows * p.inputs, weights = p.batch > spmm_width(p) ? 60 : 20;
   const int64_t near = 98304 / row_bytes, far = SECOND_CACHE / row_bytes;
   const int64_t wanted = std::min(std::max(near, weights * cells / std::max<int64_t>(1, p.w.entries)), far);
   if (p.inputs <= wanted + wanted / 2) return p.inputs;
@@ -72,7 +82,7 @@ int64_t panel_inputs(const Spmm<T>& p, const SpmmBlock<T>& block, int64_t row_by
 
 template <class T, int R, bool CUT>
 void spmm_columns(const Spmm<T>& p, SpmmBlock<T> block, int tail) {
-  const int64_t panel = panel_inputs(p, block, R * Vec<Sum<T>>::LANES * static_cast<int64_t>(sizeof(T)));
+  const int64_t panel = panel_inputs(p, R * Vec<Sum<T>>::LANES * static_cast<int64_t>(sizeof(T)));
   if (panel >= p.inputs) block.cursors = nullptr;
   int64_t k = 0;
   do {
@@ -93,16 +103,6 @@ void spmm_block(const Spmm<T>& p, SpmmBlock<T> block, int64_t columns) {
   if constexpr (R > 1) {
     if (columns > 0) spmm_block<T, NEXT>(p, block, columns);
   }
-}
-
-// Columns of a tile.
-template <class T>
-int64_t spmm_width(const Spmm<T>& p) {
-  int64_t width = 8 * Vec<Sum<T>>::LANES;
-  const int64_t bytes = p.inputs * static_cast<int64_t>(sizeof(T));
-  // Panels do it otherwise.
-  while (!std::is_same_v<T, Sum<T>> && width > 2 * Vec<Sum<T>>::LANES && bytes * width > SECOND_CACHE) width /= 2;
-  return width;
 }
 
 template <class T>

@@ -128,8 +128,12 @@ def test_transpose(rng, dtype) -> None:
 def test_the_same_bits_at_any_number_of_threads(rng, dtype, batch, threads) -> None:
     case = Case(rng, (700, 900), torch.linspace(0.9, 0.01, 700)[:, None].expand(700, 900).reshape(-1), dtype)
     x, g = normal(rng, 900, batch, dtype=dtype), normal(rng, 700, batch, dtype=dtype)
+    check_threads(case, x, g)
+
+
+def check_threads(case: Case, x: Tensor, g: Tensor) -> None:
     found = []
-    for number in (1, 2, 4):
+    for number in (1, 2, 4, 8):
         torch.set_num_threads(number)
         found.append(
             [
@@ -141,6 +145,15 @@ def test_the_same_bits_at_any_number_of_threads(rng, dtype, batch, threads) -> N
         )
     for other in found[1:]:
         assert all(torch.equal(a, b) for a, b in zip(found[0], other, strict=True))
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(("shape", "batch"), [((60, 2100), 200), ((60, 2100), 300), ((2100, 60), 140)], ids=str)
+def test_the_same_bits_where_threads_copy_or_not(rng, dtype, shape, batch, threads) -> None:
+    """A tile is copied where a thread's share of the weights is worth it: that must not change the order of sums."""
+    case = Case(rng, shape, 0.1, dtype)
+    x, g = normal(rng, shape[1], batch, dtype=dtype), normal(rng, shape[0], batch, dtype=dtype)
+    check_threads(case, x, g)
 
 
 def test_infinite_inputs_stay_where_they_are(rng) -> None:
