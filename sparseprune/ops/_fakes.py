@@ -61,7 +61,7 @@ def sddmm(offsets, indices, order, left, right) -> Tensor:
 
 
 def spmm_backward(values, offsets, indices, order, dense, grad) -> tuple[Tensor, Tensor]:
-    return torch.empty_like(dense), torch.empty_like(values)
+    return dense.new_empty(dense.shape), values.new_empty(values.shape)
 
 
 def spconv(values, row_offsets, columns, x, bias, geometry) -> Tensor:
@@ -78,7 +78,7 @@ def spconv_dw(row_offsets, columns, x, grad, geometry) -> Tensor:
 
 
 def spconv_backward(values, column_offsets, rows, order, x, grad, geometry) -> tuple[Tensor, Tensor]:
-    return torch.empty_like(x), torch.empty_like(values)
+    return x.new_empty(x.shape), values.new_empty(values.shape)
 
 
 def masked_linear(x, weight, mask, bias) -> Tensor:

@@ -103,7 +103,7 @@ class _Product(Function):
     @staticmethod
     def vmap(info: Any, in_dims: tuple[Any, ...], name, role, static, p, q, bias, index):
         dims = in_dims[3], in_dims[4]
-        y = _vmap(info.batch_size, name, role, static, (p, q), dims, index)
+        y = _vmap(info.batch_size, name, role, static, (p, q), dims, index, in_dims[6])
         if bias is not None:
             bias = bias.unsqueeze(0) if in_dims[5] is None else bias.movedim(in_dims[5], 0)
             shape = [len(bias), *(1 for _ in y.shape[1:])]
@@ -165,8 +165,8 @@ class _Both(Function):
     @staticmethod
     def vmap(info: Any, in_dims: tuple[Any, ...], name, static, a, b, c, index):
         da, db, dc = in_dims[2:5]
-        first = _vmap(info.batch_size, name, 0, static, (b, c), (db, dc), index)
-        second = _vmap(info.batch_size, name, 1, static, (a, c), (da, dc), index)
+        first = _vmap(info.batch_size, name, 0, static, (b, c), (db, dc), index, in_dims[5])
+        second = _vmap(info.batch_size, name, 1, static, (a, c), (da, dc), index, in_dims[5])
         return (second, first), (0, 0)
 
 
@@ -188,17 +188,19 @@ class _BothJvp(_Both):
 
 
 def _vmap(
-    size: int, name: str, role: int, static: Static, pair: tuple[Tensor, Tensor], dims: tuple[Any, Any], index: Any
-) -> Tensor:
+    size: int, name: str, role: int, static: Static, pair: tuple[Tensor, Tensor], dims: tuple[Any, ...], index: Index,
+    index_dims: tuple[Any, ...],
+) -> Tensor:  # fmt: skip
     """A product over a batch of `pair`, batch first: folded into the layer's own batch where possible, else a loop.
 
-    One example at a time is what weights of their own, and gradients of the weight, ask for.
+    One example at a time is what weights or masks of their own, and gradients of the weight, ask for.
     """
     first = [t if d is None else t.movedim(d, 0) for t, d in zip(pair, dims, strict=True)]
     batched = [d is not None for d in dims]
-    if not any(batched):  # the bias alone is
+    shared = all(d is None for d in index_dims)
+    if shared and not any(batched):  # the bias alone is
         return apply(name, role, index, static, *pair).unsqueeze(0)
-    if role != 0 and not batched[0]:
+    if shared and role != 0 and not batched[0]:
         batch = FORMS[name].batch % (first[1].ndim - 1)
         folded = first[1].movedim(0, batch).flatten(batch, batch + 1)
         y = apply(name, role, index, static, first[0], folded)
@@ -206,6 +208,7 @@ def _vmap(
 
     def one(i: int) -> Tensor:
         p, q = (t[i] if b else t for t, b in zip(first, batched, strict=True))
-        return apply(name, role, index, static, p, q)
+        at = (t if d is None else t.select(d, i).contiguous() for t, d in zip(index, index_dims, strict=True))
+        return apply(name, role, tuple(at), static, p, q)
 
     return torch.stack([one(i) for i in range(size)])

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .reference.products import row_numbers
 
-_LIMIT = 2**31 - 1
+_LIMIT = 2**31 - 128  # of what int32 counts: loops over entries may step past the last of them
 
 
 class Pattern(NamedTuple):
@@ -39,16 +39,16 @@ class Pattern(NamedTuple):
         """Keep what is not zero in `mask`, shaped like the weight.
 
         Raises:
-            ValueError: a mask of less than two dimensions, or of 2^31 entries or more.
+            ValueError: a mask of less than two dimensions, 2^31 rows, columns or kept entries, or rows that `groups` do
+                not divide.
 
         Cost:
             a few passes over the mask and one sort of the kept entries.
         """
-        if mask.ndim < 2:
-            raise ValueError(f"Pattern: mask must have at least 2 dimensions, got shape {list(mask.shape)}")
+        _check_shape(mask.shape, groups)
         kept = mask.flatten(1) != 0
-        _check_size(mask.shape)
         rows, columns = kept.nonzero(as_tuple=True)
+        _check_kept(len(rows))
         offsets = torch.nn.functional.pad(kept.sum(1).cumsum(0), (1, 0))
         return cls._by_input(offsets, rows, columns, kept.shape[1], groups)
 
@@ -58,18 +58,19 @@ class Pattern(NamedTuple):
 
         Raises:
             ValueError: offsets that do not rise from 0 to nnz, columns outside the weight, twice in a
-                row or out of order.
+                row or out of order; shapes and groups as in `from_mask`.
 
         Cost:
             a few passes over the entries and one sort of them.
         """
-        _check_size(shape)
+        _check_shape(shape, groups)
         height, width = shape[0], math.prod(shape[1:])
         for name, tensor in (("row_offsets", row_offsets), ("columns", columns)):
             if tensor.ndim != 1 or tensor.dtype not in (torch.int32, torch.int64):
                 raise ValueError(
                     f"Pattern: {name} must be a vector of integers, got {tensor.dtype} {list(tensor.shape)}"
                 )
+        _check_kept(len(columns))
         if len(row_offsets) != height + 1:
             raise ValueError(f"Pattern: row_offsets must have {height + 1} entries, got {len(row_offsets)}")
         steps = row_offsets.diff()
@@ -101,6 +102,15 @@ class Pattern(NamedTuple):
         return flat.scatter(0, self.places(math.prod(shape[1:])), values).view(*shape)
 
 
-def _check_size(shape: Sequence[int]) -> None:
-    if math.prod(shape) > _LIMIT * max(1, math.prod(shape[1:])) or math.prod(shape[1:]) > _LIMIT:
-        raise ValueError(f"Pattern: a weight must have fewer than 2^31 rows and columns, got shape {list(shape)}")
+def _check_shape(shape: Sequence[int], groups: int) -> None:
+    if len(shape) < 2:
+        raise ValueError(f"Pattern: a weight must have at least 2 dimensions, got shape {list(shape)}")
+    if max(shape[0], math.prod(shape[1:])) > _LIMIT:
+        raise ValueError(f"Pattern: a weight must have at most {_LIMIT} rows and columns, got shape {list(shape)}")
+    if groups < 1 or shape[0] % groups:
+        raise ValueError(f"Pattern: groups must divide the {shape[0]} rows, got {groups}")
+
+
+def _check_kept(kept: int) -> None:
+    if kept > _LIMIT:
+        raise ValueError(f"Pattern: at most {_LIMIT} entries can be kept, got {kept}")

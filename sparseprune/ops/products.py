@@ -37,6 +37,7 @@ def spmm(pattern: Pattern, values: Tensor, dense: Tensor, bias: Tensor | None = 
     _check("spmm", pattern, {"values": values, "dense": dense, "bias": bias})
     _shape("spmm", "values", values, [len(pattern.columns)])
     _shape("spmm", "dense", dense, [len(pattern.column_offsets) - 1, None])
+    _shape("spmm", "bias", bias, [len(pattern.row_offsets) - 1])
     return _run("spmm", 2, pattern, (), values, dense, bias)
 
 
@@ -89,8 +90,10 @@ def spconv(pattern: Pattern, values: Tensor, x: Tensor, geometry: Geometry, bias
     """
     _check("spconv", pattern, {"values": values, "x": x, "bias": bias})
     _shape("spconv", "values", values, [len(pattern.columns)])
+    _geometry("spconv", geometry, len(pattern.row_offsets) - 1)
     taps = geometry.kernel[0] * geometry.kernel[1]
     _shape("spconv", "x", x, [(len(pattern.column_offsets) - 1) // taps, None, None, None])
+    _shape("spconv", "bias", bias, [len(pattern.row_offsets) - 1])
     static = _static("spconv", geometry, x.shape[1], x.shape[2])
     return _run("spconv", 2, pattern, static, values, x, bias)
 
@@ -114,7 +117,9 @@ def masked_linear(x: Tensor, weight: Tensor, mask: Tensor, bias: Tensor | None =
         that of the dense product; on CUDA no masked copy of the weight is made.
     """
     _check("masked_linear", (_mask("masked_linear", mask, weight),), {"weight": weight, "x": x, "bias": bias})
+    _shape("masked_linear", "weight", weight, [None, None])
     _shape("masked_linear", "x", x, [None, weight.shape[1]])
+    _shape("masked_linear", "bias", bias, [len(weight)])
     return _run("masked_linear", 2, (mask,), (), weight, x, bias)
 
 
@@ -122,7 +127,9 @@ def masked_conv2d(x: Tensor, weight: Tensor, mask: Tensor, geometry: Geometry, b
     """Return where(mask, weight, 0) ⋆ x + bias, `[B, O, OH, OW]` from `[B, C, H, W]`; else like `masked_linear`."""
     _check("masked_conv2d", (_mask("masked_conv2d", mask, weight),), {"weight": weight, "x": x, "bias": bias})
     _shape("masked_conv2d", "weight", weight, [None, None, *geometry.kernel])
+    _geometry("masked_conv2d", geometry, len(weight))
     _shape("masked_conv2d", "x", x, [None, weight.shape[1] * geometry.groups, None, None])
+    _shape("masked_conv2d", "bias", bias, [len(weight)])
     static = _static("masked_conv2d", geometry, x.shape[2], x.shape[3])
     return _run("masked_conv2d", 2, (mask,), static, weight, x, bias)
 
@@ -179,6 +186,13 @@ def _cast(x: Tensor, dtype: torch.dtype) -> Tensor:
     return x if x.dtype == torch.float64 else x.to(dtype)
 
 
+def _geometry(who: str, geometry: Geometry, outputs: int) -> None:
+    if min(*geometry.kernel, *geometry.stride, *geometry.dilation, geometry.groups) < 1 or min(geometry.padding) < 0:
+        raise ValueError(f"{who}: geometry must be positive, and not negative its padding, got {geometry}")
+    if outputs % geometry.groups:
+        raise ValueError(f"{who}: groups must divide the {outputs} outputs, got {geometry.groups}")
+
+
 def _static(who: str, geometry: Geometry, height: int, width: int) -> tuple[int, ...]:
     size = geometry.output_size(height, width)
     if min(size) < 1:
@@ -210,8 +224,8 @@ def _check(who: str, index: tuple[Tensor, ...], tensors: dict[str, Tensor | None
         raise ValueError(f"{who}: the pattern must be on the device of {first}, {model.device}, got {index[0].device}")
 
 
-def _shape(who: str, name: str, tensor: Tensor, expected: list[int | None]) -> None:
-    shape = list(tensor.shape)
+def _shape(who: str, name: str, tensor: Tensor | None, expected: list[int | None]) -> None:
+    shape = expected if tensor is None else list(tensor.shape)
     if len(shape) != len(expected) or any(e is not None and e != s for e, s in zip(expected, shape, strict=True)):
         wanted = ["any" if e is None else e for e in expected]
         raise ValueError(f"{who}: {name} must have shape [{', '.join(map(str, wanted))}], got {shape}")

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from torch.func import jvp, vmap
+from torch.func import hessian, jacfwd, jacrev, jvp, vmap
 
 from sparseprune import ops
 
@@ -13,9 +13,9 @@ def made(function, *arguments):
 
 
 @pytest.mark.parametrize("shape", [(7, 5), (4, 3, 5, 2), (1, 5), (3, 1, 1, 1), (0, 5), (4, 0, 2, 2)])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.uint8, torch.complex128])
 def test_same_numbers_batch_last_strides(shape, dtype):
-    x = torch.randn(shape).to(dtype)
+    x = (100 * torch.rand(shape)).to(dtype)
     y = ops.batch_last(x)
     assert torch.equal(x, y) and y.movedim(0, -1).is_contiguous()
     again, transposes = made(ops.batch_last, y)
@@ -37,6 +37,13 @@ def test_derivatives_are_the_identity():
     assert torch.equal(jvp(ops.batch_last, (x.detach(),), (t,))[1], t)
     many = torch.randn(5, 4, 3)
     assert torch.equal(vmap(ops.batch_last)(many), many)
+    identity = torch.eye(12).view(4, 3, 4, 3)
+    for jacobian in (jacfwd, jacrev):
+        assert torch.equal(jacobian(ops.batch_last)(many[0]), identity)
+    cubes = hessian(lambda x: ops.batch_last(x).pow(3).sum())(many[0])
+    torch.testing.assert_close(cubes, 6 * many[0] * identity)
+    batch_last_tangent = ops.batch_last(many[1])
+    assert torch.equal(jvp(ops.batch_last, (many[0],), (batch_last_tangent,))[1], batch_last_tangent)
 
 
 def test_elementwise_operations_keep_the_strides():

@@ -58,6 +58,21 @@ def test_wrong_patterns_are_refused(offsets, columns, message):
         Pattern.from_csr(torch.tensor(offsets), torch.tensor(columns, dtype=torch.int32), (2, 3))
 
 
-def test_a_mask_needs_two_dimensions():
-    with pytest.raises(ValueError, match="at least 2 dimensions"):
-        Pattern.from_mask(torch.ones(3))
+@pytest.mark.parametrize(
+    ("shape", "groups", "message"),
+    [((3,), 1, "at least 2 dimensions"), ((4, 2), 3, "groups must divide the 4 rows"), ((4, 2), 0, "groups must")],
+)
+def test_shapes_and_groups_that_no_weight_has(shape, groups, message):
+    with pytest.raises(ValueError, match=message):
+        Pattern.from_mask(torch.ones(shape), groups)
+    with pytest.raises(ValueError, match=message):
+        Pattern.from_csr(torch.zeros(shape[0] + 1).int(), torch.zeros(0).int(), shape, groups)
+
+
+def test_more_than_int32_can_count():
+    one = torch.ones(1, dtype=torch.int32)
+    with pytest.raises(ValueError, match="entries can be kept"):
+        Pattern.from_csr(one, one.expand(2**31), (2, 2))
+    for shape in ((2**31, 1), (1, 2**31)):
+        with pytest.raises(ValueError, match="rows and columns"):
+            Pattern.from_mask(one.bool().expand(shape))

@@ -176,7 +176,8 @@ def test_opcheck(rng) -> None:
         OPS.sddmm: (*by_row, None, g, x),
         OPS.spmm_backward: (case.values, *by_column, case.order, x, g),
     }
-    for op, arguments in calls.items():
+    strided = (x.t().contiguous().t(), g.t().contiguous().t())
+    for op, arguments in [*calls.items(), (OPS.spmm_backward, (*calls[OPS.spmm_backward][:-2], *strided))]:
         torch.library.opcheck(op, arguments)
 
 

@@ -15,6 +15,12 @@ from sparseprune.ops import Geometry, Pattern
 GEOMETRY = Geometry((3, 2), (2, 1), (1, 2, 0, 1), (1, 2), 2)
 
 
+@pytest.fixture(autouse=True)
+def one_thread(threads):
+    """Thousands of products too small to share: where the processor is busy, each would wait for its threads."""
+    torch.set_num_threads(1)
+
+
 def seeded(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
@@ -118,6 +124,17 @@ def test_vmap_over_each_input_and_over_all_equals_a_loop(case):
         torch.testing.assert_close(vmap(grad(quartic(function)), dims)(*at), loop(grad(quartic(function))))
 
 
+def test_vmap_over_masks_equals_a_loop():
+    """An ensemble of masks on one weight."""
+    masks, weight, x = torch.stack([mask_of(4, 5), ~mask_of(4, 5)], -1), seeded(4, 5), seeded(3, 5, seed=1)
+
+    def both(mask: Tensor) -> tuple[Tensor, Tensor]:
+        return ops.masked_linear(x, weight, mask), grad(quartic(lambda w: ops.masked_linear(x, w, mask)))(weight)
+
+    for got, *expected in zip(vmap(both, -1)(masks), *(both(m) for m in masks.unbind(-1)), strict=True):
+        torch.testing.assert_close(got, torch.stack(expected))
+
+
 @each
 def test_compiles_whole_forward_and_backward(case):
     function, inputs = case()
@@ -214,7 +231,13 @@ def test_inference_needs_no_function_and_functional_call_works():
         (lambda p, v, x: ops.spmm_t(p, v, x), r"spmm_t: dense must have shape \[4, any\]"),
         (lambda p, v, x: ops.sddmm(p, x[:4], x[:, :2]), r"sddmm: right must have shape \[5, 3\]"),
         (lambda p, v, x: ops.spconv(p, v, x, GEOMETRY), "spconv: x must have shape"),
+        (lambda p, v, x: ops.spmm(p, v, x, x[0]), r"spmm: bias must have shape \[4\], got \[3\]"),
+        (lambda p, v, x: ops.spconv(p, v, x, GEOMETRY._replace(stride=(0, 1))), "spconv: geometry must be positive"),
+        (lambda p, v, x: ops.spconv(p, v, x, GEOMETRY._replace(padding=(0, -1, 0, 0))), "not negative its padding"),
+        (lambda p, v, x: ops.spconv(p, v, x, GEOMETRY._replace(groups=3)), "groups must divide the 4 outputs, got 3"),
         (lambda p, v, x: ops.masked_linear(x, x, x), "masked_linear: mask must be bool with shape"),
+        (lambda p, v, x: ops.masked_linear(x, x, x > 0, v[:1]), r"masked_linear: bias must have shape \[5\]"),
+        (lambda p, v, x: ops.masked_linear(x, v, v > 0), r"masked_linear: weight must have shape \[any, any\]"),
         (lambda p, v, x: ops.block_spmm(p, v.view(-1, 1, 1), x), "block_spmm: blocks must be 32, 64 or 128"),
     ],
 )
