@@ -6,7 +6,12 @@ READY  := $(VENV)/.ready
 SOURCES := pyproject.toml constraints.txt setup.py $(wildcard csrc/*.h csrc/*.cpp csrc/cpu/*.cpp csrc/cpu/*.h)
 export SPARSEPRUNE_REQUIRE_EXT
 
-.PHONY: demo test lint compile bench gpu clean
+# Two of gcc's sanitizers, whose libraries Python must load first; torch leaks what it keeps to its end.
+SANITIZE := -fsanitize=address,undefined -fno-omit-frame-pointer -g1
+SANITIZED = ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1 PYTHONPATH=build/asan/lib \
+	LD_PRELOAD="$(foreach lib,asan ubsan stdc++,$(shell g++ -print-file-name=lib$(lib).so))"
+
+.PHONY: demo test lint compile asan bench gpu clean
 
 demo: $(READY)  ## prune at initialization and train, on real digits: table, JSON lines, PNG
 	$(BIN)/sparseprune run
@@ -24,6 +29,11 @@ lint: $(READY)  ## ruff and pyright
 
 compile: $(READY)  ## every Triton kernel, compiled for GPUs that are not in the machine
 	$(BIN)/pytest tests/kernels -m offline
+
+asan: $(READY)  ## the C++ products under AddressSanitizer and UBSan, for each instruction set (gcc; some minutes)
+	CFLAGS="$(SANITIZE)" LDFLAGS="$(SANITIZE)" SPARSEPRUNE_REQUIRE_EXT=1 \
+		$(BIN)/python setup.py -q build --build-base build/asan --build-lib build/asan/lib
+	for isa in avx512 avx2 plain; do SPARSEPRUNE_ISA=$$isa $(SANITIZED) $(BIN)/pytest tests/ops/test_products.py || exit; done
 
 bench: $(READY)  ## side-by-side timings on this machine -> bench/results
 	$(BIN)/python -m bench.run
