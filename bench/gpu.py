@@ -21,7 +21,7 @@ import torch
 from sparseprune import ops, sampling
 
 from . import sampler, synflow
-from .measure import Row, quantiles, seconds
+from sparseprune.measure import Row, quantiles, seconds
 from .run import RESULTS, save, table
 
 ROOT = Path(__file__).parent.parent

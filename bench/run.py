@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from . import growth, sampler, synflow
-from .measure import Row, environment
+from sparseprune.measure import Row, environment
 
 SUITES = {"sampler": sampler.rows, "growth": growth.rows, "synflow": synflow.rows}
 RESULTS = Path(__file__).parent / "results"

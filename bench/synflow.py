@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from sparseprune.models import build
 from sparseprune.prune import prune
 
-from .measure import Row, side_by_side
+from sparseprune.measure import Row, side_by_side
 
 ITERATIONS = 100
 CASES = {"resnet20": 0.05, "vgg19": 0.05}

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from sparseprune import sampling
 
-from .measure import Row, environment
+from sparseprune.measure import Row, environment
 
 SIZE, GROUPS, FRACTIONS = 30_000, 10, (0.01, 0.1)
 METHODS = ("multinomial", "poisson", "systematic", "bernoulli", "priority")
