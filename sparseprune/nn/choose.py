@@ -28,6 +28,8 @@ AXES: dict[str, tuple[str, ...]] = {
     "conv2d": ("kernel", "channels", "pixels", "batch"),
 }
 
+NEIGHBOURS = ("chained", "alone")  # activations batch-last, as between csr layers; or transposed on the way in and out
+
 Kind = Literal["linear", "conv2d"]
 
 
@@ -51,6 +53,9 @@ class Grid(NamedTuple):
         return sum(weight * self.points[corner] for corner, weight in corners)
 
 
+Table = Mapping[tuple[str, str, str], Grid]  # by kind, dtype and neighbours
+
+
 def choose(
     kind: Kind,
     *,
@@ -63,6 +68,7 @@ def choose(
     stride: tuple[int, int] = (1, 1),
     groups: int = 1,
     dilation: tuple[int, int] = (1, 1),
+    alone: bool = False,
 ) -> Literal["masked", "csr"]:
     """Return the layout whose training step (forward and backward) is expected to be the faster.
 
@@ -76,13 +82,15 @@ def choose(
         dtype, device: of the weight.
         size: height and width of a convolution's input.
         stride, groups, dilation: of a convolution.
+        alone: whether its neighbours are not csr layers, so that its input, output and their gradients are transposed;
+            otherwise activations are taken to be batch-last.
 
     Raises:
         ValueError: an unknown kind, a shape that does not fit it, or a file in SPARSEPRUNE_CROSSOVER that is no table.
     """
     place = {"shape": shape, "batch": batch, "dtype": dtype, "device": device}
     geometry = {"size": size, "stride": stride, "groups": groups, "dilation": dilation}
-    return "csr" if 0 < density <= break_even(kind, **place, **geometry) else "masked"
+    return "csr" if 0 < density <= break_even(kind, **place, **geometry, alone=alone) else "masked"
 
 
 def break_even(
@@ -96,6 +104,7 @@ def break_even(
     stride: tuple[int, int] = (1, 1),
     groups: int = 1,
     dilation: tuple[int, int] = (1, 1),
+    alone: bool = False,
 ) -> float:
     """Return the largest density at which csr is expected to win by the table's margin; arguments as for `choose`.
 
@@ -107,12 +116,12 @@ def break_even(
         return 0.0
     if groups != 1 or max(dilation) != 1:
         return 0.0
-    grid = table().get((kind, str(dtype).removeprefix("torch.")))
+    grid = table().get((kind, str(dtype).removeprefix("torch."), "alone" if alone else "chained"))
     return grid.at(place) if grid is not None else 0.0
 
 
-def table() -> Mapping[tuple[str, str], Grid]:
-    """Return (kind, dtype) -> Grid: of the file that SPARSEPRUNE_CROSSOVER names, else of the one shipped.
+def table() -> Table:
+    """Return the break-evens of the file that SPARSEPRUNE_CROSSOVER names, else of the one shipped.
 
     Raises:
         ValueError: the file cannot be read, or is no table.
@@ -128,29 +137,32 @@ def table() -> Mapping[tuple[str, str], Grid]:
 
 
 @lru_cache(maxsize=4)
-def _load(path: str, changed: int) -> Mapping[tuple[str, str], Grid]:
+def _load(path: str, changed: int) -> Table:
     del changed  # a file written again is read again
     return parse(json.loads(Path(path).read_text()))
 
 
-def parse(content: Mapping[str, Any]) -> dict[tuple[str, str], Grid]:
-    """Read `{kind: [{"dtype", *axes, "break_even"}, ...]}`; other keys tell where it was measured.
+def parse(content: Mapping[str, Any]) -> Table:
+    """Read `{kind: [{"dtype", *axes, "chained", "alone"}, ...]}`; other keys tell where it was measured.
 
     Raises:
         ValueError: densities outside [0, 1], places that are not positive, or combinations that are missing.
     """
-    found: dict[tuple[str, str], dict[tuple[float, ...], float]] = {}
+    found: dict[tuple[str, str, str], dict[tuple[float, ...], float]] = {}
     for kind, names in AXES.items():
         for row in content[kind]:
             place = tuple(float(row[name]) for name in names)
-            density = float(row["break_even"])
-            if not (0 <= density <= 1 and all(0 < x < math.inf for x in place)):
-                raise ValueError(f"not a break-even: {row}")
-            found.setdefault((kind, row["dtype"]), {})[place] = density
+            if not all(0 < x < math.inf for x in place):
+                raise ValueError(f"{kind}: {', '.join(names)} must be positive, got {row}")
+            for neighbours in NEIGHBOURS:
+                density = float(row[neighbours])
+                if not 0 <= density <= 1:
+                    raise ValueError(f"{kind}: {neighbours} must be in [0, 1], got {row}")
+                found.setdefault((kind, row["dtype"], neighbours), {})[place] = density
     return {key: _grid(key, points) for key, points in found.items()}
 
 
-def _grid(key: tuple[str, str], points: dict[tuple[float, ...], float]) -> Grid:
+def _grid(key: tuple[str, str, str], points: dict[tuple[float, ...], float]) -> Grid:
     axes = tuple(tuple(sorted(set(values))) for values in zip(*points, strict=True))
     if len(points) != math.prod(map(len, axes)):
         raise ValueError(f"{key} must hold every combination of {axes}, got {len(points)} of them")
