@@ -13,6 +13,7 @@ from . import _state
 from ._checks import Layout, Scale, check_csr, check_layer, check_mask, check_options
 from ._choice import Seen, settle
 from ._storage import MASK, SCALE, VALUES, attach, copy_layer, detach, effective, zero
+from ._view import View
 
 Self = TypeVar("Self", bound="Sparse")
 
@@ -69,7 +70,7 @@ class Sparse(nn.Module):
     def kept_values(self) -> Tensor:
         """Return the values that a csr layer's forward uses: `values`, times `scale` where there is one."""
         scale = self._buffers.get(SCALE)
-        return self.values if scale is None else self.values * scale
+        return self.values if scale is None else self.values * scale.to(self.values.dtype)
 
     @property
     def density(self) -> float:
@@ -166,7 +167,7 @@ class Sparse(nn.Module):
         """Make `weight` of a csr layer: dense, differentiable in `values`, a fresh tensor each time."""
         own = self.__dict__.get("_parameters", {})
         if name == "weight" and VALUES in own and name not in own:
-            return self.pattern.dense(self.values, self.weight_shape)
+            return View.of(self.pattern.dense(self.values, self.weight_shape))
         return super().__getattr__(name)
 
     def __setattr__(self, name: str, value: Any) -> None:
