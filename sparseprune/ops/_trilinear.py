@@ -1,0 +1,206 @@
+"""Products closed under differentiation: two autograd Functions that serve every form of _forms.py, and any order.
+
+The derivative of each of a form's three products is made of the other two. Why not register_autograd: torch.func cannot
+transform it. Why each Function twice: torch.compile cannot trace one with a jvp, and forward mode needs one.
+"""
+
+# torch declares the methods of a Function with *args.
+# pyright: reportIncompatibleMethodOverride=false
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._functorch import eager_transforms
+from torch.autograd import Function, forward_ad
+
+from ._forms import FORMS
+
+Static = tuple[int, ...]
+
+
+def apply(
+    name: str, role: int, index: tuple[Tensor, ...], static: Static, p: Tensor, q: Tensor, bias: Tensor | None = None
+) -> Tensor:
+    """Return the product of form `name` that gives `role`; p and q are the other two in order, bias is for role 2."""
+    if torch.compiler.is_compiling():
+        if eager_transforms.JVP_NESTING > 0:
+            raise RuntimeError(f"{name}: torch.compile of a jvp would lose its tangents; take the jvp outside compile")
+        return _Product.apply(name, role, static, p, q, bias, index)
+    if _differentiated(p, q, bias):
+        return _ProductJvp.apply(name, role, static, p, q, bias, index)
+    return FORMS[name].products[role](p, q, bias, index, static)  # what autograd costs, inference need not pay
+
+
+def _differentiated(*tensors: Tensor | None) -> bool:
+    if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
+        return True
+    return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
+
+
+def _slots(role: int, values: tuple[Any, Any, Any]) -> tuple[Any, Any]:
+    """The two roles that a product takes, in order."""
+    first, second = (r for r in range(3) if r != role)
+    return values[first], values[second]
+
+
+def _backward(ctx: Any, grad: Tensor, product: type[Function], both: type[Function]) -> tuple[Any, ...]:
+    p, q, *index = ctx.saved_tensors
+    first, second = (r for r in range(3) if r != ctx.role)
+    given = {first: p, second: q, ctx.role: grad}
+    values = (given[0], given[1], given[2])
+    needs_p, needs_q, needs_bias = ctx.needs_input_grad[3:6]
+    form = FORMS[ctx.form]
+    dp = dq = None
+    if needs_p and needs_q and ctx.role == 2 and form.both is not None:
+        dq, dp = both.apply(ctx.form, ctx.static, *values, index)
+    else:
+        if needs_p:
+            dp = product.apply(ctx.form, first, ctx.static, *_slots(first, values), None, index)
+        if needs_q:
+            dq = product.apply(ctx.form, second, ctx.static, *_slots(second, values), None, index)
+    bias = form.bias_gradient(grad) if needs_bias else None
+    return None, None, None, dp, dq, bias, None
+
+
+class _Product(Function):
+    """One product of a form: arguments (form, role, static, p, q, bias, index)."""
+
+    @staticmethod
+    def forward(
+        name: str, role: int, static: Static, p: Tensor, q: Tensor, bias: Tensor | None, index: tuple[Tensor, ...]
+    ):
+        return FORMS[name].products[role](p, q, bias, index, static)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.form, ctx.role, ctx.static, p, q, _, index = inputs
+        ctx.save_for_backward(p, q, *index)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor):
+        return _backward(ctx, grad, _Product, _Both)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[Any, ...], name, role, static, p, q, bias, index):
+        dims = in_dims[3], in_dims[4]
+        y = _vmap(info.batch_size, name, role, static, (p, q), dims, index)
+        if bias is not None:
+            bias = bias.unsqueeze(0) if in_dims[5] is None else bias.movedim(in_dims[5], 0)
+            shape = [len(bias), *(1 for _ in y.shape[1:])]
+            shape[FORMS[name].channel + 1] = -1
+            y = y + bias.view(shape)
+        return y, 0
+
+
+class _ProductJvp(_Product):
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        _Product.setup_context(ctx, inputs, output)
+        ctx.save_for_forward(inputs[3], inputs[4], *inputs[6])
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor):
+        return _backward(ctx, grad, _ProductJvp, _BothJvp)
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any):
+        dp, dq, dbias = tangents[3:6]
+        p, q, *index = ctx.saved_tensors
+        terms = []
+        if dp is not None:
+            terms.append(_ProductJvp.apply(ctx.form, ctx.role, ctx.static, dp, q, None, index))
+        if dq is not None:
+            terms.append(_ProductJvp.apply(ctx.form, ctx.role, ctx.static, p, dq, None, index))
+        if not terms:
+            zero = torch.zeros_like(p)
+            terms.append(_ProductJvp.apply(ctx.form, ctx.role, ctx.static, zero, q, None, index))
+        tangent = terms[0] if len(terms) == 1 else terms[0] + terms[1]
+        return tangent if dbias is None else FORMS[ctx.form].add_bias(tangent, dbias)
+
+
+class _Both(Function):
+    """Products 1 and 0 in one pass, the order of the raw operations: arguments (form, static, a, b, c, index)."""
+
+    @staticmethod
+    def forward(name: str, static: Static, a: Tensor, b: Tensor, c: Tensor, index: tuple[Tensor, ...]):
+        both = FORMS[name].both
+        assert both is not None
+        return both(a, b, c, index, static)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+        ctx.form, ctx.static, a, b, c, index = inputs
+        ctx.save_for_backward(a, b, c, *index)
+
+    @staticmethod
+    def backward(ctx: Any, to_b: Tensor, to_a: Tensor):
+        return _both_backward(ctx, to_a, to_b, _Product)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[Any, ...], name, static, a, b, c, index):
+        da, db, dc = in_dims[2:5]
+        first = _vmap(info.batch_size, name, 0, static, (b, c), (db, dc), index)
+        second = _vmap(info.batch_size, name, 1, static, (a, c), (da, dc), index)
+        return (second, first), (0, 0)
+
+
+class _BothJvp(_Both):
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+        _Both.setup_context(ctx, inputs, output)
+        ctx.save_for_forward(*inputs[2:5], *inputs[5])
+
+    @staticmethod
+    def backward(ctx: Any, to_b: Tensor, to_a: Tensor):
+        return _both_backward(ctx, to_a, to_b, _ProductJvp)
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any):
+        a, b, c, *index = ctx.saved_tensors
+        da, db, dc = (torch.zeros_like(x) if t is None else t for x, t in zip((a, b, c), tangents[2:5], strict=True))
+
+        def take(role: int, p: Tensor, q: Tensor) -> Tensor:
+            return _ProductJvp.apply(ctx.form, role, ctx.static, p, q, None, index)
+
+        return take(1, da, c) + take(1, a, dc), take(0, db, c) + take(0, b, dc)
+
+
+def _both_backward(ctx: Any, to_a: Tensor, to_b: Tensor, product: type[Function]) -> tuple[Any, ...]:
+    """The gradient of <to_a, dt/da (b, c)> + <to_b, dt/db (a, c)> = t(to_a, b, c) + t(a, to_b, c)."""
+    a, b, c, *index = ctx.saved_tensors
+
+    def take(role: int, p: Tensor, q: Tensor) -> Tensor:
+        return product.apply(ctx.form, role, ctx.static, p, q, None, index)
+
+    needs_a, needs_b, needs_c = ctx.needs_input_grad[2:5]
+    da = take(0, to_b, c) if needs_a else None
+    db = take(1, to_a, c) if needs_b else None
+    dc = take(2, to_a, b) + take(2, a, to_b) if needs_c else None
+    return None, None, da, db, dc, None
+
+
+def _vmap(
+    size: int, name: str, role: int, static: Static, pair: tuple[Tensor, Tensor], dims: tuple[Any, Any], index: Any
+) -> Tensor:
+    """A product over a batch of `pair`, batch first: folded into the layer's own batch where possible, else a loop.
+
+    One example at a time is what weights of their own, and gradients of the weight, ask for.
+    """
+    first = [t if d is None else t.movedim(d, 0) for t, d in zip(pair, dims, strict=True)]
+    batched = [d is not None for d in dims]
+    if not any(batched):  # the bias alone is
+        return _ProductJvp.apply(name, role, static, *pair, None, index).unsqueeze(0)
+    if role != 0 and not batched[0]:
+        batch = FORMS[name].batch % (first[1].ndim - 1)
+        folded = first[1].movedim(0, batch).flatten(batch, batch + 1)
+        y = _ProductJvp.apply(name, role, static, first[0], folded, None, index)
+        return y.unflatten(batch, (size, -1)).movedim(batch, 0)
+
+    def one(i: int) -> Tensor:
+        p, q = (t[i] if b else t for t, b in zip(first, batched, strict=True))
+        return _ProductJvp.apply(name, role, static, p, q, None, index)
+
+    return torch.stack([one(i) for i in range(size)])
