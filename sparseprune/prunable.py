@@ -21,7 +21,8 @@ def prunable(model: nn.Module, modules: Iterable[str | nn.Module] | None = None)
         Parameter name -> parameter, in `model.named_parameters()` order; a shared parameter once, by its first name.
 
     Raises:
-        ValueError: an entry of `modules` is not in the model or has nothing prunable in it.
+        ValueError: an entry of `modules` is not in the model or has nothing prunable in it; a layer in the csr layout,
+            which holds no weight to score.
     """
     return {name: cast(nn.Parameter, group[0].weight) for name, group in layers(model, modules).items()}
 
@@ -35,13 +36,25 @@ def layers(
     """
     owners: dict[int, list[nn.Linear | nn.Conv2d]] = {}
     for module in model.modules():
-        if isinstance(module, LAYERS) and isinstance(module._parameters.get("weight"), nn.Parameter):
-            owners.setdefault(id(module.weight), []).append(module)
-    found = {name: owners[id(p)] for name, p in model.named_parameters() if id(p) in owners}
-    if modules is None:
-        return found
-    wanted = _within(model, modules, set(owners))
-    return {name: group for name, group in found.items() if id(group[0].weight) in wanted}
+        weight = _stored(module) if isinstance(module, LAYERS) else None
+        if weight is not None:
+            owners.setdefault(id(weight), []).append(module)
+    found = {name: p for name, p in model.named_parameters() if id(p) in owners}
+    wanted = None if modules is None else _within(model, modules, set(owners))
+    chosen = {name: owners[id(p)] for name, p in found.items() if wanted is None or id(p) in wanted}
+    for name, group in chosen.items():
+        if "weight" not in group[0]._parameters:
+            raise ValueError(
+                f"prunable: weights must be stored, got the kept {name!r} alone (csr layout): "
+                "densify(model) first, or sparsify(model, ..., layout='masked')"
+            )
+    return chosen
+
+
+def _stored(module: nn.Linear | nn.Conv2d) -> nn.Parameter | None:
+    """The parameter with a layer's weight: `values` in the csr layout, None where a parametrization computes it."""
+    stored = module._parameters.get("weight", module._parameters.get("values"))
+    return stored if isinstance(stored, nn.Parameter) else None
 
 
 def _within(model: nn.Module, modules: Iterable[str | nn.Module], owned: set[int]) -> set[int]:
