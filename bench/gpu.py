@@ -19,9 +19,9 @@ from typing import Any
 import torch
 
 from sparseprune import ops, sampling
+from sparseprune.measure import Row, quantiles, seconds
 
 from . import sampler, synflow
-from sparseprune.measure import Row, quantiles, seconds
 from .run import RESULTS, save, table
 
 ROOT = Path(__file__).parent.parent

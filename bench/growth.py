@@ -12,7 +12,6 @@ from pathlib import Path
 import torch
 
 from sparseprune import sampling
-
 from sparseprune.measure import Row, peak_extra_bytes, side_by_side
 
 SIZES = [1 << power for power in (20, 22, 24, 26, 28)]

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from sparseprune import sampling
-
 from sparseprune.measure import Row, side_by_side
 
 GROUPS = 64

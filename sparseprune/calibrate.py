@@ -1,27 +1,20 @@
-"""Where csr layers win on this machine: training steps of masked and csr layers, timed in turn over a grid.
-
-The table of break-even densities is what `nn.choose` reads.
-"""
+"""Where csr layers win on this machine: the table of break-even densities that `nn.choose` reads."""
 
 from __future__ import annotations
 
 import itertools
+import json
 import math
 from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 from statistics import median
 from typing import Any
 
-import torch
-from torch import Tensor, nn
-
-from . import ops
+from .files import write_whole
 from .measure import alternate, environment
-from .nn import SparseConv2d, SparseLinear
-from .nn.choose import AXES, NEIGHBOURS
-
-Progress = Callable[[int, int], None]
-Place = dict[str, Any]
+from .nn.choose import AXES, NEIGHBOURS, parse
+from .speeds import Place, Progress, layer, random_mask, sparse, step
 
 DENSITIES = (0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.7)
 MARGIN = 1.1  # csr must be this much faster to be chosen
@@ -60,6 +53,21 @@ def calibrate(*, quick: bool = False, repeats: int = 5, progress: Progress | Non
     if progress is not None:
         progress(len(places), len(places))
     return content
+
+
+def save(content: dict[str, Any], path: Path) -> None:
+    """Write a table, one row a line, whole or not at all.
+
+    Raises:
+        ValueError: it is no table.
+    """
+    parse(content)
+    parts = [f' "{key}": {json.dumps(value)}' for key, value in content.items() if key not in AXES]
+    for kind in AXES:
+        rows = ",\n".join(f"  {json.dumps(row)}" for row in content[kind])
+        parts.append(f' "{kind}": [\n{rows}\n ]')
+    text = "{\n" + ",\n".join(parts) + "\n}\n"
+    write_whole(path, lambda stream: stream.write(text.encode()))
 
 
 def _places(grid: dict[str, tuple[tuple[int, ...], ...]], dtypes: tuple[str, ...]) -> Iterator[tuple[str, Place]]:
@@ -101,50 +109,3 @@ def _gain(kind: str, place: Place, neighbours: str, repeats: int, density: float
     }
     times = alternate(calls, repeats)
     return median(times["masked"]) / median(times["csr"])
-
-
-def layer(kind: str, place: Place) -> tuple[nn.Linear | nn.Conv2d, tuple[int, ...]]:
-    """A dense layer at a place of the grid, and the shape of its input."""
-    dtype, batch = getattr(torch, place["dtype"]), place["batch"]
-    if kind == "linear":
-        return nn.Linear(place["size"], place["size"], dtype=dtype), (batch, place["size"])
-    side, kernel, channels = math.isqrt(place["pixels"]), place["kernel"], place["channels"]
-    conv = nn.Conv2d(channels, channels, kernel, padding=kernel // 2, dtype=dtype)
-    return conv, (batch, channels, side, side)
-
-
-def random_mask(shape: torch.Size, density: float) -> Tensor:
-    """Keep each weight with probability `density`."""
-    return torch.rand(shape, generator=torch.Generator().manual_seed(0)) < density
-
-
-def sparse(dense: nn.Linear | nn.Conv2d, mask: Tensor, layout: Any) -> nn.Module:
-    """The layer under a mask, in a layout."""
-    kind = SparseLinear if isinstance(dense, nn.Linear) else SparseConv2d
-    return kind.from_dense(dense, mask, layout=layout)
-
-
-def step(module: nn.Module, shape: tuple[int, ...], memory: str) -> Callable[[], object]:
-    """A training step of a layer: output, and the gradients of the input and the parameters.
-
-    Args:
-        module: a layer.
-        shape: of its input.
-        memory: of input, output and their gradients: "batch_last", or "batch_first", for which transposes are paid.
-    """
-    generator = torch.Generator().manual_seed(1)
-    parameters = list(module.parameters())
-    x = torch.randn(shape, generator=generator).to(parameters[0].dtype)
-    with torch.no_grad():
-        grad = torch.randn(module(x).shape, generator=generator).to(x.dtype)
-    last = memory == "batch_last"
-    if last:
-        x, grad = ops.batch_last(x), ops.batch_last(grad)
-    x.requires_grad_()
-
-    def run() -> list[Tensor]:
-        y = module(x)
-        dx, *rest = torch.autograd.grad(y if last else y.contiguous(), (x, *parameters), grad)
-        return [dx if last else dx.contiguous(), *rest]
-
-    return run

@@ -56,9 +56,9 @@ def quantiles(times: list[float]) -> dict[str, float]:
     ordered = sorted(times)
     last = len(ordered) - 1
     return {
-        "median_ms": round(1e3 * statistics.median(ordered), 4),
-        "q10_ms": round(1e3 * ordered[round(0.1 * last)], 4),
-        "q90_ms": round(1e3 * ordered[round(0.9 * last)], 4),
+        "median_ms": round(1e3 * statistics.median(ordered), 5),
+        "q10_ms": round(1e3 * ordered[round(0.1 * last)], 5),
+        "q90_ms": round(1e3 * ordered[round(0.9 * last)], 5),
         "runs": len(ordered),
     }
 
@@ -97,15 +97,14 @@ def side_by_side(
     """One row a peer: ours and all peers in turn, `repeats` times; no ratio unless `correct()`."""
     times = alternate({"ours": ours, **peers}, repeats)
     agrees = bool(correct())
-    mine = quantiles(times["ours"])
-    rows = []
-    for name in peers:
-        theirs = quantiles(times[name])
-        ratio = round(theirs["median_ms"] / mine["median_ms"], 2) if agrees else None
-        rows.append(
-            {"op": op, "case": case, "peer": name, "ours": mine, "theirs": theirs, "ratio": ratio, "agrees": agrees}
-        )
-    return rows
+    return [row(op, case, name, times["ours"], times[name], agrees) for name in peers]
+
+
+def row(op: str, case: str, peer: str, ours: list[float], theirs: list[float], agrees: bool) -> Row:
+    """Set the times of ours beside a peer's; no ratio unless the results agree."""
+    mine, other = quantiles(ours), quantiles(theirs)
+    ratio = round(other["median_ms"] / mine["median_ms"], 2) if agrees else None
+    return {"op": op, "case": case, "peer": peer, "ours": mine, "theirs": other, "ratio": ratio, "agrees": agrees}
 
 
 def environment() -> Row:
@@ -120,6 +119,7 @@ def environment() -> Row:
         "cpu": models[0] if models else platform.processor(),
         "cores": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "sparseprune": _version("sparseprune"),
         "torch": torch.__version__,
         "triton": _version("triton") if torch.cuda.is_available() else None,
         "python": platform.python_version(),
