@@ -25,6 +25,16 @@ class Contest:
         self.calls: dict[str, Call] = {}
         self._pairs: list[tuple[str, str, str, Sequence[str], bool, dict[str, Any]]] = []
 
+    def offer(self, name: str, call: Call) -> list[str]:
+        """Add a peer's call; one that does not run here, for its dtype or device, is left out, and told."""
+        try:
+            call()
+        except (NotImplementedError, RuntimeError) as error:
+            print(f"left out: {name} of {self.op}, {self.case}: {str(error).splitlines()[0]}")
+            return []
+        self.calls[name] = call
+        return [name]
+
     def set_beside(
         self,
         ours: str,

@@ -84,6 +84,13 @@ def csr(weight: Tensor) -> Tensor:
         return weight.to_sparse_csr()
 
 
+def bsr(weight: Tensor, size: int) -> Tensor:
+    """torch's own block-sparse form: blocks that are not all zero."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        return weight.to_sparse_bsr((size, size))
+
+
 def csr_step(weight: Tensor, x: Tensor, grad: Tensor) -> Callable[[], tuple[Tensor, ...]]:
     """The three products by hand: W X, W^T G, and G X^T where W is not zero (torch CSR, MKL or cuSPARSE)."""
     straight, transposed = csr(weight), csr(weight.t().contiguous())

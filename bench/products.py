@@ -24,17 +24,23 @@ from . import cases, peers
 from .contest import Contest, close
 
 Conv, Linear = cases.Conv, cases.Linear
+DTYPES = {torch.float32: "fp32", torch.bfloat16: "bf16"}
 # Memory of the calls -> what it is called in the rows.
 OURS = {"batch_last": "chained", "batch_first": "all paid"}
 
 
 def linear_forward(
-    case: Linear, densities: Sequence[float], repeats: int, sparseprop: peers.SparseProp | None, device: str = "cpu"
+    case: Linear,
+    densities: Sequence[float],
+    repeats: int,
+    sparseprop: peers.SparseProp | None,
+    device: str = "cpu",
+    dtype: torch.dtype = torch.float32,
 ) -> list[Row]:
-    contest = Contest("linear forward", f"{case}, fp32, {device}")
+    contest = Contest("linear forward", f"{case}, {DTYPES[dtype]}, {device}")
     generator = torch.Generator().manual_seed(0)
-    weight = torch.randn(case.outputs, case.inputs, generator=generator).to(device)
-    x = torch.randn(case.batch, case.inputs, generator=generator).to(device)
+    weight = torch.randn(case.outputs, case.inputs, generator=generator).to(device, dtype)
+    x = torch.randn(case.batch, case.inputs, generator=generator).to(device, dtype)
     dense = x.t().contiguous()
     contest.calls |= {"F.linear": lambda: F.linear(x, weight), "W @ X": lambda: weight @ dense}
     for density in densities:
@@ -42,12 +48,12 @@ def linear_forward(
         pattern, kept = ops.Pattern.from_mask(mask), weight * mask
         values, theirs = weight[mask], peers.csr(kept)
         ours = f"ours {density}"
-        named = {f"torch CSR @ X {density}": lambda theirs=theirs: theirs @ dense}
-        if device == "cpu":
-            named[f"SciPy CSR @ X, one thread {density}"] = peers.scipy_product(kept, dense)
+        named = contest.offer(f"torch CSR @ X {density}", lambda theirs=theirs: theirs @ dense)
+        if device == "cpu" and dtype == torch.float32:
+            named += contest.offer(f"SciPy CSR @ X, one thread {density}", peers.scipy_product(kept, dense))
         if sparseprop is not None:
-            named[f"SparseProp {density}"] = sparseprop.call("linear", kept, x)
-        contest.calls |= {ours: lambda pattern=pattern, values=values: ops.spmm(pattern, values, dense), **named}
+            named += contest.offer(f"SparseProp {density}", sparseprop.call("linear", kept, x))
+        contest.calls[ours] = lambda pattern=pattern, values=values: ops.spmm(pattern, values, dense)
         agrees = close(contest.calls[ours](), kept @ dense, case.inputs)
         contest.set_beside(ours, ["F.linear", "W @ X"], agrees, peer="dense", density=density)
         for name in named:
