@@ -36,8 +36,7 @@ def layers(
     """
     owners: dict[int, list[nn.Linear | nn.Conv2d]] = {}
     for module in model.modules():
-        weight = _stored(module) if isinstance(module, LAYERS) else None
-        if weight is not None:
+        if isinstance(module, LAYERS) and (weight := _stored(module)) is not None:
             owners.setdefault(id(weight), []).append(module)
     found = {name: p for name, p in model.named_parameters() if id(p) in owners}
     wanted = None if modules is None else _within(model, modules, set(owners))

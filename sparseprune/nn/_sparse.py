@@ -34,7 +34,6 @@ class Sparse(nn.Module):
     rows: Tensor
     order: Tensor
     dense_type: ClassVar[type[nn.Module]]
-    weight_groups: int
     _chosen = False
 
     @property
@@ -45,6 +44,11 @@ class Sparse(nn.Module):
     @property
     def weight_shape(self) -> tuple[int, ...]:
         """The shape of the dense weight."""
+        raise NotImplementedError
+
+    @property
+    def weight_groups(self) -> int:
+        """The groups of a convolution, else 1."""
         raise NotImplementedError
 
     @property
@@ -98,10 +102,10 @@ class Sparse(nn.Module):
             module: an nn.Linear for SparseLinear, an nn.Conv2d for SparseConv2d.
             mask: shaped like `module.weight`; bool, or float m = count/(s p). Non-zero = kept. It is copied.
             layout: "masked" (w*m in a dense product), "csr" (kept weights alone), or "auto": what is expected to be
-                faster for this weight.
+                faster for this weight between layers that are not csr.
             scale: "fold" multiplies the weights by m once and keeps the 0/1 pattern; "keep" leaves the weights and
                 uses w*m in every forward.
-            batch_size: for "auto", the examples a forward will see.
+            batch_size: for "auto", the examples of a forward; a convolution is taken to see 16x16 images.
 
         Returns:
             a layer of this class.
@@ -122,7 +126,7 @@ class Sparse(nn.Module):
             check_csr("from_dense", "weight and mask", weight, mask)
         twin = copy_layer(module)
         attach([(twin, cls)], mask, scale)
-        settle([cast(Sparse, twin)], layout, Seen(batch_size))
+        settle([[cast(Sparse, twin)]], layout, Seen(batch_size))
         return cast(Self, twin)
 
     def to_dense(self) -> nn.Module:

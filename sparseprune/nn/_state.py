@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 def into_masked(layer: Sparse, state: dict[str, Any], prefix: str) -> str | None:
     """Take a masked checkpoint, a dense one under the pattern that is here, or a csr one with its pattern."""
-    csr = [state.get(prefix + name) for name in (VALUES, *STORED)]
-    if prefix + "weight" not in state and all(isinstance(tensor, Tensor) for tensor in csr):
+    csr = _stored(state, prefix)
+    if prefix + "weight" not in state and csr is not None:
         values, row_offsets, columns = csr
         shape, scale = layer.weight_shape, state.pop(prefix + SCALE, None)
         try:
@@ -53,9 +53,10 @@ def into_csr(layer: Sparse, state: dict[str, Any], prefix: str, assign: bool) ->
         error = _gather(layer, state, prefix)
         if error is not None:
             return error
-    values, row_offsets, columns = (state.get(prefix + name) for name in (VALUES, *STORED))
-    if not all(isinstance(tensor, Tensor) for tensor in (values, row_offsets, columns)):
+    csr = _stored(state, prefix)
+    if csr is None:
         return None  # torch says what is missing
+    values, row_offsets, columns = csr
     kept = layer.values.shape
     for name, tensor in ((VALUES, values), ("columns", columns), (SCALE, state.get(prefix + SCALE, values))):
         if tensor.shape != kept:
@@ -72,6 +73,13 @@ def into_csr(layer: Sparse, state: dict[str, Any], prefix: str, assign: bool) ->
     else:
         layer._buffers.pop(SCALE, None)
     return None
+
+
+def _stored(state: dict[str, Any], prefix: str) -> list[Tensor] | None:
+    """The values and the pattern of a csr checkpoint."""
+    found = [state.get(prefix + name) for name in (VALUES, *STORED)]
+    tensors = [tensor for tensor in found if isinstance(tensor, Tensor)]
+    return tensors if len(tensors) == len(found) else None
 
 
 def _gather(layer: Sparse, state: dict[str, Any], prefix: str) -> str | None:

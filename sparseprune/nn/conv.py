@@ -94,7 +94,8 @@ class SparseConv2d(Sparse, nn.Conv2d):
             images = _extend(images, 1, top, bottom, self.padding_mode)
             images = _extend(images, 2, left, right, self.padding_mode)
             left = right = top = bottom = 0
-        geometry = ops.Geometry(self.kernel_size, self.stride, (top, bottom, left, right), self.dilation, self.groups)
+        padding = (top, bottom, left, right)
+        geometry = ops.Geometry.of([*self.kernel_size, *self.stride, *padding, *self.dilation, self.groups])
         output = ops.spconv(self.pattern, self.kept_values(), images, geometry, self.bias).permute(3, 0, 1, 2)
         return output if input.ndim == 4 else output[0]
 

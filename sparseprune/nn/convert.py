@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from . import batch_last
 from ._checks import Layout, Scale, check_csr, check_layer, check_mask, check_options
-from ._choice import Seen, observe, settle
+from ._choice import look, settle
 from ._sparse import Sparse
 from ._storage import VALUES, attach, detach
 from .conv import SparseConv2d
@@ -33,8 +33,8 @@ def sparsify(
 
     Each named layer changes its class and stays the same object, with its hooks, training flag and `requires_grad`;
     layers tied to one weight stay tied and get one mask. Layers that no mask names stay dense. In the masked layout the
-    Parameter objects stay too, so that an optimizer goes on; in the csr layout the parameter `weight` gives way to a new
-    one, `values`, so make optimizers after this. Masks compose: on a layer that already is sparse the new mask
+    Parameter objects stay too, so that an optimizer goes on; in the csr layout the parameter `weight` gives way to a
+    new one, `values`, so make optimizers after this. Masks compose: on a layer that already is sparse the new mask
     multiplies the old one, so a pruned weight does not return (`densify` first for that), and the layout may change.
     An optimizer that holds momentum from before can still move stored weights of masked layers; the effective ones are
     0 all the same.
@@ -84,12 +84,10 @@ def sparsify(
         check_mask("sparsify", f"masks[{name!r}]", mask, weight, scale)
         if layout == "csr":
             check_csr("sparsify", f"{name!r} and its mask", weight, mask)
-    seen = Seen(batch_size)
-    if layout == "auto" and inputs is not None:
-        seen = observe(model, [layer for layers, _ in plan for layer, _ in layers], inputs, batch_size)
+    seen = look(model, inputs if layout == "auto" else None, batch_size)
     for layers, mask in plan:
         attach(layers, mask, scale)
-        settle([cast(Sparse, layer) for layer, _ in layers], layout, seen)
+    settle([[cast(Sparse, layer) for layer, _ in layers] for layers, _ in plan], layout, seen)
     _keep_batch_last(model)
     return model
 

@@ -38,7 +38,6 @@ class SparseLinear(Sparse, nn.Linear):
     """
 
     dense_type: ClassVar[type[nn.Module]] = nn.Linear
-    weight_groups = 1
 
     def __init__(
         self, in_features: int, out_features: int, bias: bool = True, device: Any = None, dtype: Any = None
@@ -50,6 +49,11 @@ class SparseLinear(Sparse, nn.Linear):
     def weight_shape(self) -> tuple[int, ...]:
         """`(out_features, in_features)`."""
         return self.out_features, self.in_features
+
+    @property
+    def weight_groups(self) -> int:
+        """A linear layer has one group."""
+        return 1
 
     def forward(self, input: Tensor) -> Tensor:
         """Return `[*, out_features]` from an input `[*, in_features]`."""
