@@ -142,7 +142,7 @@ def test_a_file_that_is_no_table_is_one_clear_error(use, content):
 
 def test_a_missing_file_is_one_clear_error(use, monkeypatch):
     monkeypatch.setenv(VARIABLE, "nowhere.json")
-    with pytest.raises(ValueError, match="must name a table.*nowhere.json.*FileNotFoundError"):
+    with pytest.raises(ValueError, match=r"must name a table.*nowhere.json.*FileNotFoundError"):
         choose("linear", density=0.1, **LINEAR)
 
 
