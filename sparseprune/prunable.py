@@ -21,8 +21,8 @@ def prunable(model: nn.Module, modules: Iterable[str | nn.Module] | None = None)
         Parameter name -> parameter, in `model.named_parameters()` order; a shared parameter once, by its first name.
 
     Raises:
-        ValueError: an entry of `modules` is not in the model or has nothing prunable in it; a layer in the csr layout,
-            which holds no weight to score.
+        ValueError: an entry of `modules` is not in the model or has nothing prunable in it; a layer of the
+            model in the csr layout, which holds its kept weights alone.
     """
     return {name: cast(nn.Parameter, group[0].weight) for name, group in layers(model, modules).items()}
 
@@ -35,25 +35,21 @@ def layers(
     Args and errors are those of `prunable`.
     """
     owners: dict[int, list[nn.Linear | nn.Conv2d]] = {}
-    for module in model.modules():
-        if isinstance(module, LAYERS) and (weight := _stored(module)) is not None:
-            owners.setdefault(id(weight), []).append(module)
-    found = {name: p for name, p in model.named_parameters() if id(p) in owners}
-    wanted = None if modules is None else _within(model, modules, set(owners))
-    chosen = {name: owners[id(p)] for name, p in found.items() if wanted is None or id(p) in wanted}
-    for name, group in chosen.items():
-        if "weight" not in group[0]._parameters:
+    for name, module in model.named_modules():
+        if not isinstance(module, LAYERS):
+            continue
+        if "values" in module._parameters:
             raise ValueError(
-                f"prunable: weights must be stored, got the kept {name!r} alone (csr layout): "
+                f"prunable: layers must hold their weights, got {name or type(module).__name__!r} in the csr layout: "
                 "densify(model) first, or sparsify(model, ..., layout='masked')"
             )
-    return chosen
-
-
-def _stored(module: nn.Linear | nn.Conv2d) -> nn.Parameter | None:
-    """The parameter with a layer's weight: `values` in the csr layout, None where a parametrization computes it."""
-    stored = module._parameters.get("weight", module._parameters.get("values"))
-    return stored if isinstance(stored, nn.Parameter) else None
+        if isinstance(module._parameters.get("weight"), nn.Parameter):
+            owners.setdefault(id(module.weight), []).append(module)
+    found = {name: owners[id(p)] for name, p in model.named_parameters() if id(p) in owners}
+    if modules is None:
+        return found
+    wanted = _within(model, modules, set(owners))
+    return {name: group for name, group in found.items() if id(group[0].weight) in wanted}
 
 
 def _within(model: nn.Module, modules: Iterable[str | nn.Module], owned: set[int]) -> set[int]:
