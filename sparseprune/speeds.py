@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 Progress = Callable[[int, int], None]
 Place = dict[str, Any]  # "dtype" and the values of `nn.choose.AXES`
 MEMORY: dict[str, Callable[[Tensor], Tensor]] = {
-    "batch_first": torch.Tensor.contiguous,
+    "batch_first": ops.batch_first,
     "batch_last": ops.batch_last,
     "channels_last": lambda x: x.contiguous(memory_format=torch.channels_last),
 }
