@@ -300,14 +300,13 @@ def bench(calibrate: bool = False, out: Path | None = None, quick: bool = False,
         def progress(done: int, total: int) -> None:
             bar.update(task, completed=done, total=total)
 
+        shown = None if calibrate else table(speeds(progress=progress))
         if calibrate:
             save(measure(quick=quick, progress=progress), path)
-        else:
-            shown = table(speeds(progress=progress))
-    if calibrate:
-        print(f"written to {path}; to have it used: export SPARSEPRUNE_CROSSOVER={path.resolve()}")
-    else:
+    if shown is not None:
         _print_whole(shown, Console())
+    else:
+        print(f"written to {path}; to have it used: export SPARSEPRUNE_CROSSOVER={path.resolve()}")
 
 
 def doctor(strict: bool = False) -> None:
