@@ -5,6 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 
-def choose(kind: str, *, density: float, alone: bool = False, **what: Any) -> str:
+def choose(kind: str, *, density: float, **what: Any) -> str:
     """Return "csr" or "masked"."""
-    return "csr" if 0 < density <= (0.05 if alone else 0.1) else "masked"
+    return "csr" if density <= 0.1 else "masked"
