@@ -28,14 +28,13 @@ def check_options(who: str, layout: str, scale: str, batch_size: int) -> None:
 
 def check_layer(who: str, what: str, module: nn.Module) -> None:
     """Raise ValueError unless swapping the class of `module` keeps what its forward does."""
-    from ._sparse import Sparse
-
     base = next(base for base in (nn.Linear, nn.Conv2d) if isinstance(module, base))
-    known = type(module) if isinstance(module, Sparse) else base
+    is_sparse = hasattr(type(module), "dense_type")
+    known = type(module) if is_sparse else base
     for method in ("forward", "_conv_forward"):
         if method in vars(module) or getattr(type(module), method, None) is not getattr(known, method, None):
             raise ValueError(f"{who}: {what} must use nn.{base.__name__}'s {method}, got {type(module).__name__}'s own")
-    if isinstance(module, Sparse) and module.layout == "csr":
+    if is_sparse and "values" in module._parameters:
         return
     weight = module._parameters.get("weight")
     if weight is None:
