@@ -241,7 +241,9 @@ def _warm(plan: Plan, dataset: Dataset) -> None:
     """Take one step of a net that is dropped: what libraries load and keep must not count for the first job."""
     model = models.build(plan.model, classes=dataset.classes, input_shape=dataset.input_shape, seed=0)
     inputs, targets = next(iter(dataset.batches(plan.recipe.batch_size, seed=0)))
-    torch.nn.functional.cross_entropy(model.to(plan.device)(inputs), targets).backward()
+    optimizer = torch.optim.SGD(model.to(plan.device).parameters(), lr=0.1)  # imports much at its first step
+    torch.nn.functional.cross_entropy(model(inputs), targets).backward()
+    optimizer.step()
 
 
 def attempt(job: Job, dataset: Dataset, checkpoint: Path, watcher: Watcher) -> Row:

@@ -15,6 +15,15 @@ from sparseprune.summary import Line, Stat, summarise, table
 SMALL = {"densities": (0.3,), "methods": ("magnitude/threshold", "magnitude/multinomial"), "seeds": 2, "epochs": 1}
 
 
+@pytest.fixture(autouse=True)
+def one_thread():
+    """As `sparseprune run` trains on the digits: a second thread would wait for the first."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="module")
 def digits():
     return load("digits")

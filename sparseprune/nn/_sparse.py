@@ -12,7 +12,7 @@ from ..ops import Pattern
 from . import _state
 from ._checks import Layout, Scale, check_csr, check_layer, check_mask, check_options
 from ._choice import Seen, settle
-from ._storage import MASK, SCALE, VALUES, attach, copy_layer, detach, effective, zero
+from ._storage import MASK, SCALE, VALUES, attach, copy_layer, detach, effective, stored, zero
 from ._view import View
 
 Self = TypeVar("Self", bound="Sparse")
@@ -120,9 +120,9 @@ class Sparse(nn.Module):
         if not isinstance(module, cls.dense_type):
             raise ValueError(f"from_dense: module must be an nn.{cls.dense_type.__name__}, got {type(module).__name__}")
         check_layer("from_dense", "module", module)
-        weight = cast(Tensor, module.weight)
-        check_mask("from_dense", "mask", mask, weight, scale)
-        if layout == "csr":
+        weight, shape = stored(module)
+        check_mask("from_dense", "mask", mask, shape, weight.dtype, scale)
+        if layout == "csr" or VALUES in module._parameters:
             check_csr("from_dense", "weight and mask", weight, mask)
         twin = copy_layer(module)
         attach([(twin, cls)], mask, scale)

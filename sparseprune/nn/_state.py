@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ..ops import Pattern
+from ..shards import like
 from ._storage import DERIVED, MASK, SCALE, STORED, VALUES
 
 if TYPE_CHECKING:
@@ -43,7 +44,9 @@ def into_masked(layer: Sparse, state: dict[str, Any], prefix: str) -> str | None
             layer.weight_mask = torch.empty_like(layer.weight, dtype=dtype).detach()
         weight = state.get(prefix + "weight")
         if isinstance(weight, Tensor) and weight.shape == mask.shape:
-            state[prefix + "weight"] = torch.where((mask != 0).to(weight.device), weight.detach(), 0)
+            # fully_shard spreads parameters and not buffers.
+            kept = like((mask != 0).to(weight.device), weight)
+            state[prefix + "weight"] = torch.where(kept, weight.detach(), 0)
     return None
 
 

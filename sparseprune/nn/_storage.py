@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ..ops import Pattern
-from ._checks import mask_dtype, why_not_csr
+from ._checks import why_not_csr
 
 if TYPE_CHECKING:
     from ._sparse import Sparse
@@ -23,6 +23,16 @@ if TYPE_CHECKING:
 MASK, VALUES, SCALE = "weight_mask", "values", "scale"
 STORED = ("row_offsets", "columns")
 DERIVED = ("column_offsets", "rows", "order")
+
+
+def stored(layer: nn.Module) -> tuple[nn.Parameter, Sequence[int]]:
+    """The parameter that holds a layer's weight in its layout, and the shape of the dense weight."""
+    values = layer._parameters.get(VALUES)
+    if values is not None:
+        return values, cast("Sparse", layer).weight_shape
+    weight = layer._parameters["weight"]
+    assert weight is not None
+    return weight, weight.shape
 
 
 @torch.no_grad()
@@ -35,7 +45,8 @@ def attach(layers: Sequence[tuple[nn.Module, type[Sparse]]], mask: Tensor, scale
         weight.mul_(mask)
         mask = mask != 0
     else:
-        mask = mask.to(mask_dtype(mask, weight))
+        # A float mask in another dtype would promote the product away from the dtype of the input.
+        mask = mask.to(weight.dtype if mask.is_floating_point() else torch.bool)
     for layer, kind in layers:
         old = layer._buffers.get(MASK)
         # A copy: loading a checkpoint writes into the buffer, and the caller's masks must not change.

@@ -12,7 +12,7 @@ from . import batch_last
 from ._checks import Layout, Scale, check_csr, check_layer, check_mask, check_options
 from ._choice import look, settle
 from ._sparse import Sparse
-from ._storage import VALUES, attach, detach
+from ._storage import VALUES, attach, detach, stored
 from .conv import SparseConv2d
 from .linear import SparseLinear
 
@@ -80,9 +80,9 @@ def sparsify(
     bypassed = _bypassed(model)
     plan = [(_layers(model, name, parameters[name], bypassed), mask) for name, mask in masks.items()]
     for (layers, mask), name in zip(plan, masks, strict=True):
-        weight = cast(Tensor, layers[0][0].weight)
-        check_mask("sparsify", f"masks[{name!r}]", mask, weight, scale)
-        if layout == "csr":
+        weight, shape = stored(layers[0][0])
+        check_mask("sparsify", f"masks[{name!r}]", mask, shape, weight.dtype, scale)
+        if layout == "csr" or "weight" not in layers[0][0]._parameters:
             check_csr("sparsify", f"{name!r} and its mask", weight, mask)
     seen = look(model, inputs if layout == "auto" else None, batch_size)
     for layers, mask in plan:
@@ -105,7 +105,8 @@ def densify(model: Model) -> Model:
         `model`, computing the same function.
 
     Raises:
-        ValueError: layers that share a weight but not a mask (no dense weight serves both); nothing is changed.
+        ValueError: layers that share a weight but not a mask (no dense weight serves both), or a csr layer on the meta
+            device or spread over ranks; nothing is changed.
 
     Cost:
         one pass over the sparse weights.
@@ -114,7 +115,9 @@ def densify(model: Model) -> Model:
     names: dict[int, str] = {}
     for name, module in model.named_modules():
         if isinstance(module, Sparse):
-            key = id(_stored(module))
+            key = id(stored(module)[0])
+            if module.layout == "csr":
+                check_csr("densify", f"weights of {name or type(module).__name__!r}", module.values)
             group = groups.setdefault(key, [])
             first = names.setdefault(key, name)
             if group and not _same_mask(group[0], module):
@@ -128,11 +131,6 @@ def densify(model: Model) -> Model:
 
 def _keep_batch_last(model: nn.Module) -> None:
     batch_last.swap(model, any(isinstance(m, SparseConv2d) and m.layout == "csr" for m in model.modules()))
-
-
-def _stored(layer: nn.Module) -> nn.Parameter | None:
-    """The parameter that holds a layer's weight in its layout."""
-    return layer._parameters.get("weight", layer._parameters.get(VALUES) if isinstance(layer, Sparse) else None)
 
 
 def _same_mask(first: Sparse, second: Sparse) -> bool:
@@ -174,7 +172,8 @@ def _layers(model: nn.Module, name: str, parameter: nn.Parameter, bypassed: dict
             if value is not parameter:
                 continue
             what = f"masks[{name!r}]"
-            kind = _sparse_type(module) if value is _stored(module) else None
+            is_weight = attribute == "weight" or (attribute == VALUES and isinstance(module, Sparse))
+            kind = _sparse_type(module) if is_weight else None
             owner = f"{path}.{attribute}".lstrip(".")
             if kind is None:
                 got = f"{owner!r} of {type(module).__name__}"

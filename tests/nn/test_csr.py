@@ -15,7 +15,12 @@ from sparseprune.nn import SparseConv2d, SparseLinear, densify, layouts, sparsif
 
 def net() -> nn.Sequential:
     return nn.Sequential(
-        nn.Conv2d(2, 4, 3, groups=2), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(16, 8), nn.Linear(8, 3)
+        nn.Conv2d(2, 4, 3, groups=2),
+        nn.BatchNorm2d(4),
+        nn.ReLU(inplace=True),
+        nn.Flatten(),
+        nn.Linear(16, 8),
+        nn.Linear(8, 3),
     )
 
 
@@ -173,12 +178,12 @@ def test_what_cannot_be_csr_is_refused_before_anything_changes_and_masked_under_
         model[1].weight = nn.Parameter(weight)
         masks = {"0.weight": torch.eye(3), "1.weight": torch.ones(2, 3, dtype=torch.bool)}
         with pytest.raises(
-            ValueError, match=r"sparsify: '1.weight' and its mask must be plain real tensors for layout"
+            ValueError, match=r"sparsify: '1.weight' and its mask must be plain real tensors for the csr"
         ):
             sparsify(model, masks, layout="csr")
         assert type(model[0]) is nn.Linear
         assert sparsify(model, masks, layout="auto")[1].layout == "masked"
-    with pytest.raises(ValueError, match="from_dense: weight and mask must be plain real tensors for layout='csr'"):
+    with pytest.raises(ValueError, match="from_dense: weight and mask must be plain real tensors for the csr layout"):
         SparseLinear.from_dense(nn.Linear(3, 2, device="meta"), torch.ones(2, 3, device="meta"), layout="csr")
 
 
@@ -208,6 +213,19 @@ def test_inputs_of_a_wrong_dtype_or_shape_raise_as_torch_does():
             module(x)
         with pytest.raises((ValueError, RuntimeError)):
             module.to_dense()(x)
+
+
+def test_in_place_operations_on_the_output():
+    model = nn.Sequential(
+        nn.Conv2d(2, 3, 3), nn.ReLU(inplace=True), nn.Flatten(), nn.Linear(27, 4), nn.ReLU(inplace=True)
+    )
+    model, x = model.double(), torch.randn(2, 2, 5, 5).double()
+    expected = model(x)
+    gradient = torch.autograd.grad(expected.sum(), model[0].weight)[0]
+    sparsify(model, {name: torch.ones_like(p) for name, p in model.named_parameters() if p.ndim > 1}, layout="csr")
+    y = model(x)
+    torch.testing.assert_close(y, expected)
+    torch.testing.assert_close(torch.autograd.grad(y.sum(), model[0].values)[0], gradient.flatten())
 
 
 @pytest.mark.parametrize("name", ["lenet-300-100", "resnet20"])
