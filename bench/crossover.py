@@ -53,7 +53,7 @@ def rows(repeats: int = 5) -> list[Row]:
     for conv in CONV:
         module = nn.Conv2d(conv.channels, conv.filters, conv.kernel, conv.stride, conv.padding, bias=False)
         shape = (conv.batch, conv.channels, conv.side, conv.side)
-        found += curve("conv", conv, module, shape, max(3, repeats // 2))
+        found += curve("conv", conv, module, shape, max(3, repeats // 3))
     return found
 
 

@@ -198,7 +198,7 @@ def rows(repeats: int = 7, device: str = "cpu", sparseprop: str | None = None) -
         found += linear_forward(case, (0.1, 0.05), repeats, other, device)
         found += linear_step(case, (0.1, 0.05), repeats, other, device)
     found += mlp(0.05, 128, 3 * repeats, device)
-    few = max(3, repeats // 2)
+    few = max(3, repeats // 3)
     for case in (*cases.RESNET20, *cases.VGG19):
         for work in ("forward", "forward + backward"):
             found += conv(case, cases.CONV_DENSITIES, few, work, other, device)
