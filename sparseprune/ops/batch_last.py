@@ -1,0 +1,81 @@
+"""Batch-last memory for tensors of the usual logical shape, and a count of the transposes that it costs.
+
+A logical `[B, K]` or `[B, C, H, W]` whose batch has stride 1 is what sparse layers read and return: elementwise
+operations keep such strides, so a chain of layers transposes once at its start.
+"""
+
+# torch declares the methods of a Function with *args.
+# pyright: reportIncompatibleMethodOverride=false
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+
+_count = 0
+
+
+def transposes() -> int:
+    """Return how many transposes of whole activations have been made so far (not counted inside torch.compile)."""
+    return _count
+
+
+def batch_last(x: Tensor) -> Tensor:
+    """Return `x` `[B, ...]` with batch-last strides: itself where it has them, else one transpose, differentiable."""
+    physical = x.movedim(0, -1)
+    if physical.is_contiguous():
+        return x
+    if torch.compiler.is_compiling():
+        return _Contiguous.apply(physical).movedim(-1, 0)
+    return _ContiguousJvp.apply(physical).movedim(-1, 0)
+
+
+def contiguous(x: Tensor) -> Tensor:
+    """Return a batch-last `x` `[..., B]` contiguous, by the fast transpose where its memory has the batch first."""
+    if x.is_contiguous():
+        return x
+    if not torch.compiler.is_compiling():
+        global _count
+        _count += 1
+    first = x.movedim(-1, 0)
+    if first.is_contiguous():
+        return _transpose(first).view(x.shape)
+    if first.ndim == 4 and first.is_contiguous(memory_format=torch.channels_last):
+        # [B, H, W, C] -> [H, W, C, B], whose rows are then moved whole.
+        channel_last = first.permute(0, 2, 3, 1)
+        height, width = x.shape[1:3]
+        return _transpose(channel_last).view(height, width, x.shape[0], x.shape[3]).permute(2, 0, 1, 3).contiguous()
+    return x.contiguous()
+
+
+def _transpose(first: Tensor) -> Tensor:
+    return torch.ops.sparseprune.transpose(first.flatten(1) if len(first) else first.new_empty(0, 0))
+
+
+class _Contiguous(Function):
+    """The same numbers in other memory, so that its derivative is the identity."""
+
+    @staticmethod
+    def forward(x: Tensor) -> Tensor:
+        return contiguous(x)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return grad
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[Any, ...], x: Tensor) -> tuple[Tensor, int]:
+        return x.movedim(in_dims[0], 0).contiguous(), 0
+
+
+class _ContiguousJvp(_Contiguous):
+    @staticmethod
+    def jvp(ctx: Any, tangent: Tensor) -> Tensor:
+        return contiguous(tangent)

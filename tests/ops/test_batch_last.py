@@ -1,0 +1,45 @@
+"""Batch-last memory: the same numbers, the count of transposes, derivatives."""
+
+import pytest
+import torch
+from torch.func import jvp, vmap
+
+from sparseprune import ops
+
+
+def made(function, *arguments):
+    before = ops.transposes()
+    return function(*arguments), ops.transposes() - before
+
+
+@pytest.mark.parametrize("shape", [(7, 5), (4, 3, 5, 2), (1, 5), (3, 1, 1, 1), (0, 5), (4, 0, 2, 2)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_same_numbers_batch_last_strides(shape, dtype):
+    x = torch.randn(shape).to(dtype)
+    y = ops.batch_last(x)
+    assert torch.equal(x, y) and y.movedim(0, -1).is_contiguous()
+    again, transposes = made(ops.batch_last, y)
+    assert again is y and transposes == 0
+
+
+def test_channels_last_and_odd_strides():
+    x = torch.randn(4, 3, 5, 2)
+    for strange in (x.contiguous(memory_format=torch.channels_last), x.transpose(1, 2), x[:, :, ::2]):
+        y, transposes = made(ops.batch_last, strange)
+        assert torch.equal(strange, y) and y.movedim(0, -1).is_contiguous() and transposes == 1
+
+
+def test_derivatives_are_the_identity():
+    x = torch.randn(4, 3, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(ops.batch_last, x, check_forward_ad=True, check_batched_grad=True)
+    assert torch.autograd.gradgradcheck(ops.batch_last, x)
+    t = torch.randn(4, 3, dtype=torch.float64)
+    assert torch.equal(jvp(ops.batch_last, (x.detach(),), (t,))[1], t)
+    many = torch.randn(5, 4, 3)
+    assert torch.equal(vmap(ops.batch_last)(many), many)
+
+
+def test_elementwise_operations_keep_the_strides():
+    y = ops.batch_last(torch.randn(4, 3, 5, 2))
+    for z in (y.relu(), y + torch.randn(4, 3, 5, 2), torch.nn.functional.dropout(y, 0.5)):
+        assert z.movedim(0, -1).is_contiguous()
