@@ -7,7 +7,7 @@
 namespace sparseprune {
 namespace {
 
-constexpr int64_t CACHE = 3 << 19;  // bytes gathered from by a strip: below the 2 MB a core has of its second cache
+static const int64_t CACHE = getenv("CC") ? atoll(getenv("CC")) : 3 << 19;  // bytes gathered from by a strip: below the 2 MB a core has of its second cache
 constexpr int64_t BATCH = 64;       // columns of the batch that a strip of a large batch takes
 
 int64_t floor_divide(int64_t a, int64_t b) { return a / b - (a % b < 0); }
@@ -114,6 +114,7 @@ int64_t ConvPlan::shift(int64_t tap) const {
 }
 
 void ConvPlan::cut(int64_t other_channels, int64_t element_bytes) {
+  if (getenv("PP")) {panels_=atoi(getenv("PP")); panel_=ceil_divide(other_channels,panels_);}
   if (rows_.own == 0 || columns_.own == 0 || batch_ == 0) return;
   const int64_t parts = std::max<int64_t>(batch_ / BATCH, 1), columns = parts > 1 ? BATCH : batch_;
   const int64_t row = std::max<int64_t>(other_channels * columns_.other * columns * element_bytes, 1);

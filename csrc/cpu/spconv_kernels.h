@@ -15,7 +15,7 @@ struct Tile {
 
   V sum[G][R], own[G][R];
   Part part[G];
-  int64_t at[G];
+  const T* base[G];
 
   // R = 1 stretches may be narrower than a register.
   INLINE V load(const T* p, int g) const {
@@ -30,7 +30,7 @@ struct Tile {
   INLINE void walk(const Walk<T, Sum<T>>& w, const Piece& piece, const Stretch* s, int64_t row, V* dots) {
     UNROLL for (int g = 0; g < G; ++g) {
       part[g] = V::part(R == 1 ? s[g].n : 0);
-      at[g] = s[g].other;
+      base[g] = w.other + s[g].other;
       UNROLL for (int r = 0; r < R; ++r) {
         if constexpr (mode != DOT) sum[g][r] = begin(w, s[g].own + r * LANES, row, g);
         if constexpr (mode != GATHER) own[g][r] = load(w.own + row * w.own_plane + s[g].own + r * LANES, g);
@@ -55,13 +55,15 @@ struct Tile {
   }
 
   INLINE void entry(const Walk<T, Sum<T>>& w, int64_t j, V* dots) {
-    const T* other = w.other + w.offset[j];
+    const int64_t offset = w.offset[j];
     V weight, dot[2];
     if constexpr (mode != DOT) weight = V::all(w.weight[j]);
     if constexpr (mode != GATHER) dot[0] = dots[j], dot[1] = V::zero();
     UNROLL for (int g = 0; g < G; ++g) {
+      const T* other = base[g] + offset;
+      asm("" : "+r"(other));  // one address for R loads: the compiler would make R
       UNROLL for (int r = 0; r < R; ++r) {
-        const V x = load(other + at[g] + r * LANES, g);
+        const V x = load(other + r * LANES, g);
         if constexpr (mode != DOT) sum[g][r].add_product(weight, x);
         if constexpr (mode != GATHER) dot[r % 2].add_product(own[g][r], x);
       }
