@@ -33,6 +33,11 @@ class Axis {
   std::vector<int64_t> phase_begin;         // how many taps the phases before have; one more at the end
   std::vector<Segment> segments;
 
+  // How many other pixels `count` own_step own pixels reach.
+  int64_t reach(int64_t count) const;
+  // The part of a segment that lies in the own pixels [begin, end).
+  Segment within(const Segment& segment, int64_t begin, int64_t end) const;
+
  private:
   void finish();
 };
@@ -43,9 +48,9 @@ struct Stretch {
   int n;
 };
 
-// Own rows and columns of the batch that are done together, so that what they gather stays in cache.
+// Own pixels and columns of the batch that are done together, so that what they gather stays in cache.
 struct Strip {
-  int64_t row_begin, row_end, batch_begin, batch_end;
+  int64_t row_begin, row_end, column_begin, column_end, batch_begin, batch_end;
 };
 
 // Pixels of a strip that the same taps reach, cut into stretches: wide ones of one length, then narrow ones.
@@ -54,9 +59,15 @@ struct Piece {
   std::vector<Stretch> wide, narrow;
 };
 
+// What decides how the work is cut.
+struct Load {
+  int64_t own_channels, other_channels, entries, element_bytes;
+  bool panels;  // whether own may be summed in several parts
+};
+
 class ConvPlan {
  public:
-  ConvPlan(Axis rows, Axis columns, int64_t other_channels, int64_t batch, int64_t element_bytes);
+  ConvPlan(Axis rows, Axis columns, int64_t batch, const Load& load);
 
   // The place of a tap among all, by phase: taps of a piece stand side by side.
   int64_t rank(int64_t tap) const;
@@ -72,11 +83,15 @@ class ConvPlan {
   std::vector<Piece> pieces(const Strip& strip, int wide, int narrow) const;
 
  private:
-  void cut(int64_t other_channels, int64_t element_bytes);
+  struct Cut {
+    int64_t panels, height, width;  // height and width in own_step
+  };
+  double cost(const Cut& cut, int64_t length, const Load& load) const;
+  Cut best_cut(int64_t length, const Load& load) const;
   std::vector<std::pair<int64_t, int64_t>> runs(const Axis::Segment& row, const Axis::Segment& column) const;
 
   Axis rows_, columns_;
-  int64_t batch_, panel_, panels_ = 1;
+  int64_t batch_, panel_ = 1, panels_ = 1;
   std::vector<Strip> strips_;
 };
 

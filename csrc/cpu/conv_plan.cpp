@@ -7,8 +7,12 @@
 namespace sparseprune {
 namespace {
 
-static const int64_t CACHE = getenv("CC") ? atoll(getenv("CC")) : 3 << 19;  // bytes gathered from by a strip: below the 2 MB a core has of its second cache
-constexpr int64_t BATCH = 64;       // columns of the batch that a strip of a large batch takes
+constexpr int64_t BATCH = 64;  // columns of the batch that a strip of a large batch takes
+constexpr int64_t MOST_PANELS = 8, MOST_SIDE = 16;
+
+// Measured on a core with 2 MB of second cache: what of it is free, what a run of lines costs to begin, in bytes; and ns: a
+// line from beyond it, another load and store of a line and a mispredicted branch.
+constexpr double CACHE = 1.8e6, RUN = 4096, FETCH = 2.2, PANEL = 6;
 
 int64_t floor_divide(int64_t a, int64_t b) { return a / b - (a % b < 0); }
 int64_t ceil_divide(int64_t a, int64_t b) { return -floor_divide(-a, b); }
@@ -95,9 +99,62 @@ void Axis::finish() {
   phase_begin.push_back(taps);
 }
 
-ConvPlan::ConvPlan(Axis rows, Axis columns, int64_t other_channels, int64_t batch, int64_t element_bytes)
-    : rows_(std::move(rows)), columns_(std::move(columns)), batch_(batch), panel_(std::max<int64_t>(other_channels, 1)) {
-  cut(other_channels, element_bytes);
+int64_t Axis::reach(int64_t count) const {
+  const auto [least, most] = std::minmax_element(shift.begin(), shift.end());
+  return std::min((count - 1) * step + *most - *least + 1, other);
+}
+
+Axis::Segment Axis::within(const Segment& s, int64_t begin, int64_t end) const {
+  return {s.phase, std::max(s.begin, ceil_divide(begin - s.phase, own_step)),
+          std::min(s.end, ceil_divide(end - s.phase, own_step)), s.low, s.high};
+}
+
+ConvPlan::ConvPlan(Axis rows, Axis columns, int64_t batch, const Load& load)
+    : rows_(std::move(rows)), columns_(std::move(columns)), batch_(batch) {
+  if (rows_.own == 0 || columns_.own == 0 || batch_ == 0) return;
+  const int64_t parts = std::max<int64_t>(batch_ / BATCH, 1), length = parts > 1 ? BATCH : batch_;
+  const Cut cut = best_cut(length, load);
+  panels_ = cut.panels;
+  panel_ = ceil_divide(std::max<int64_t>(load.other_channels, 1), panels_);
+  const int64_t height = cut.height * rows_.own_step, width = cut.width * columns_.own_step;
+  for (int64_t b = 0; b < parts; ++b) {
+    for (int64_t i = 0; i < rows_.own; i += height) {
+      for (int64_t j = 0; j < columns_.own; j += width) {
+        strips_.push_back({i, std::min(rows_.own, i + height), j, std::min(columns_.own, j + width), b * length,
+                           b + 1 == parts ? batch_ : (b + 1) * length});
+      }
+    }
+  }
+}
+
+// ns for a line of an own pixel beyond what any cut costs. A strip's halo is fetched again; what does not fit is fetched at
+// every use.
+double ConvPlan::cost(const Cut& cut, int64_t length, const Load& load) const {
+  const auto pixel = static_cast<double>(length * load.element_bytes), channels = static_cast<double>(load.other_channels);
+  const auto rows = static_cast<double>(rows_.reach(cut.height)), columns = static_cast<double>(columns_.reach(cut.width));
+  const auto panels = static_cast<double>(cut.panels), entries = static_cast<double>(load.entries);
+  const bool once = cut.height * rows_.own_step >= rows_.own && cut.width * columns_.own_step >= columns_.own;
+  const double used = (rows * columns * pixel * channels + (once ? 0 : 12 * entries)) / panels;
+  const double halo = rows * (columns * pixel + RUN) * channels / (static_cast<double>(cut.height * cut.width) * pixel);
+  const double again = entries * std::max(1 - CACHE / used, 0.0);
+  const auto spilled = static_cast<double>(load.own_channels * rows_.own_step * columns_.own_step) * (panels - 1);
+  return FETCH * (halo + again) + PANEL * spilled;
+}
+
+ConvPlan::Cut ConvPlan::best_cut(int64_t length, const Load& load) const {
+  const int64_t height = ceil_divide(rows_.own, rows_.own_step), width = ceil_divide(columns_.own, columns_.own_step);
+  Cut best{1, height, width};
+  double least = cost(best, length, load);
+  for (int64_t p = 1; p <= (load.panels ? MOST_PANELS : 1); p *= 2) {
+    for (int64_t h = height; h > 0; h = std::min(h - 1, MOST_SIDE)) {
+      for (int64_t w = width; w > 0; w /= 2) {
+        const Cut cut{p, h, w};
+        const double c = cost(cut, length, load);
+        if (c < least) least = c, best = cut;
+      }
+    }
+  }
+  return best;
 }
 
 int64_t ConvPlan::rank(int64_t tap) const {
@@ -111,23 +168,6 @@ int64_t ConvPlan::rank(int64_t tap) const {
 int64_t ConvPlan::shift(int64_t tap) const {
   const auto width = static_cast<int64_t>(columns_.shift.size());
   return (rows_.shift[tap / width] * columns_.other + columns_.shift[tap % width]) * batch_;
-}
-
-void ConvPlan::cut(int64_t other_channels, int64_t element_bytes) {
-  if (getenv("PP")) {panels_=atoi(getenv("PP")); panel_=ceil_divide(other_channels,panels_);}
-  if (rows_.own == 0 || columns_.own == 0 || batch_ == 0) return;
-  const int64_t parts = std::max<int64_t>(batch_ / BATCH, 1), columns = parts > 1 ? BATCH : batch_;
-  const int64_t row = std::max<int64_t>(other_channels * columns_.other * columns * element_bytes, 1);
-  const auto [least, most] = std::minmax_element(rows_.shift.begin(), rows_.shift.end());
-  const int64_t steps = (CACHE / row - (*most - *least + 1)) / rows_.step + 1;
-  const int64_t height = std::max<int64_t>(steps, 1) * rows_.own_step;
-  const int64_t count = ceil_divide(rows_.own, height);
-  for (int64_t b = 0; b < parts; ++b) {
-    for (int64_t i = 0; i < count; ++i) {
-      strips_.push_back({i * height, std::min(rows_.own, (i + 1) * height), b * columns,
-                         b + 1 == parts ? batch_ : (b + 1) * columns});
-    }
-  }
 }
 
 std::vector<std::pair<int64_t, int64_t>> ConvPlan::runs(const Axis::Segment& row, const Axis::Segment& column) const {
@@ -150,18 +190,19 @@ std::vector<Piece> ConvPlan::pieces(const Strip& strip, int wide, int narrow) co
   const bool joined = length == batch_ && columns_.own_step == 1 && columns_.step == 1;  // a row is one stretch
   std::vector<Piece> result;
   for (const Axis::Segment& row : rows_.segments) {
-    const int64_t from = std::max(row.begin, ceil_divide(strip.row_begin - row.phase, rows_.own_step));
-    const int64_t to = std::min(row.end, ceil_divide(strip.row_end - row.phase, rows_.own_step));
-    if (from >= to) continue;
+    const Axis::Segment rows = rows_.within(row, strip.row_begin, strip.row_end);
+    if (rows.begin >= rows.end) continue;
     for (const Axis::Segment& column : columns_.segments) {
+      const Axis::Segment columns = columns_.within(column, strip.column_begin, strip.column_end);
+      if (columns.begin >= columns.end) continue;
       Piece piece{runs(row, column), {}, {}};
-      for (int64_t r = from; r < to; ++r) {
+      for (int64_t r = rows.begin; r < rows.end; ++r) {
         const int64_t own = (row.phase + rows_.own_step * r) * columns_.own + column.phase;
         const int64_t other = rows_.step * r * columns_.other;
-        for (int64_t c = column.begin; c < column.end; c += joined ? column.end : 1) {
+        for (int64_t c = columns.begin; c < columns.end; c += joined ? columns.end : 1) {
           cut_stretch((own + columns_.own_step * c) * batch_ + strip.batch_begin,
                       (other + columns_.step * c) * batch_ + strip.batch_begin,
-                      joined ? (column.end - c) * length : length, wide, narrow, piece);
+                      joined ? (columns.end - c) * length : length, wide, narrow, piece);
         }
       }
       result.push_back(std::move(piece));

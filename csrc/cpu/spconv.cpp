@@ -137,6 +137,11 @@ ByInput by_input(const Tensor& offsets, const Tensor& rows, const Tensor& order,
   return {integers(offsets), integers(rows), integers(order), (offsets.numel() - 1) / g.taps()};
 }
 
+Load load(const Tensor& other, int64_t own_channels, int64_t other_channels, const Tensor& entries) {
+  return {own_channels, other_channels, entries.numel(), static_cast<int64_t>(other.element_size()),
+          other.scalar_type() != ScalarType::BFloat16};
+}
+
 template <class T>
 const T* data(const Tensor& t) {
   return static_cast<const T*>(t.data_ptr());
@@ -163,8 +168,8 @@ Tensor spconv_cpu(Tensor values, Tensor row_offsets, Tensor columns, Tensor x, s
   check(!bias || bias->scalar_type() == x.scalar_type(), "all dtypes must be the same");
   const int64_t height = g.output(0, x.size(1)), width = g.output(1, x.size(2)), batch = x.size(3);
   Tensor y = torch::stable::new_empty(x, {pattern.outputs, height, width, batch});
-  const ConvPlan plan(Axis::forward(g, 0, x.size(1), height), Axis::forward(g, 1, x.size(2), width), x.size(0), batch,
-                      static_cast<int64_t>(x.element_size()));
+  const ConvPlan plan(Axis::forward(g, 0, x.size(1), height), Axis::forward(g, 1, x.size(2), width), batch,
+                      load(x, pattern.outputs, x.size(0), columns));
   const ConvEntries entries(pattern, plan);
   of_type(x, [&](auto type) {
     using T = decltype(type);
@@ -183,8 +188,8 @@ Tensor spconv_dw_cpu(Tensor row_offsets, Tensor columns, Tensor x, Tensor grad, 
   check(grad.size(0) == pattern.outputs && grad.size(1) == height && grad.size(2) == width && grad.size(3) == batch,
         "grad must be of [O, OH, OW, B]");
   Tensor dvalues = torch::stable::new_empty(x, {columns.numel()});
-  const ConvPlan plan(Axis::forward(g, 0, x.size(1), height), Axis::forward(g, 1, x.size(2), width), x.size(0), batch,
-                      static_cast<int64_t>(x.element_size()));
+  const ConvPlan plan(Axis::forward(g, 0, x.size(1), height), Axis::forward(g, 1, x.size(2), width), batch,
+                      load(x, pattern.outputs, x.size(0), columns));
   const ConvEntries entries(pattern, plan);
   of_type(x, [&](auto type) {
     using T = decltype(type);
@@ -203,8 +208,8 @@ std::tuple<Tensor, Tensor> backward(const Tensor& values, const ByInput& pattern
   check(grad.size(1) == g.output(0, height) && grad.size(2) == g.output(1, width), "grad must be of [O, OH, OW, B]");
   Tensor dx = torch::stable::new_empty(grad, {pattern.inputs, height, width, batch});
   Tensor dvalues = torch::stable::new_empty(values, {x == nullptr ? 0 : values.numel()});
-  const ConvPlan plan(Axis::backward(g, 0, height, grad.size(1)), Axis::backward(g, 1, width, grad.size(2)), grad.size(0),
-                      batch, static_cast<int64_t>(grad.element_size()));
+  const ConvPlan plan(Axis::backward(g, 0, height, grad.size(1)), Axis::backward(g, 1, width, grad.size(2)), batch,
+                      load(grad, pattern.inputs, grad.size(0), values));
   const ConvEntries entries(pattern, plan);
   of_type(grad, [&](auto type) {
     using T = decltype(type);

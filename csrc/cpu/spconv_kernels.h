@@ -105,7 +105,8 @@ void walk_rows(const Walk<T, Sum<T>>& w, int64_t first, int64_t last, const std:
     }
     for (const Piece& p : pieces) {
       tiles<T, mode, G, WIDE>(w, p, p.wide, 0, row, dots);
-      if constexpr (G > 1) tiles<T, mode, 1, WIDE>(w, p, p.wide, p.wide.size() / G * G, row, dots);
+      if constexpr (G > 2) tiles<T, mode, 2, WIDE>(w, p, p.wide, p.wide.size() / G * G, row, dots);
+      if constexpr (G > 1) tiles<T, mode, 1, WIDE>(w, p, p.wide, p.wide.size() / 2 * 2, row, dots);
       tiles<T, mode, 4, 1>(w, p, p.narrow, 0, row, dots);
       tiles<T, mode, 1, 1>(w, p, p.narrow, p.narrow.size() / 4 * 4, row, dots);
     }
