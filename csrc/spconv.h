@@ -20,8 +20,9 @@ struct Walk {
   T* out;            // GATHER, BOTH
   C* sums;           // DOT, BOTH
   int64_t taps, own_plane;
-  bool first;  // panel: out begins as the bias, or 0
-  bool add;    // to sums
+  bool first;         // panel: out begins as the bias, or 0
+  bool add;           // to sums
+  bool pixels_first;  // GATHER: all rows of some pixels before the next pixels, for short lists
 };
 
 }  // namespace sparseprune

@@ -24,6 +24,7 @@ using torch::stable::Tensor;
 
 constexpr int64_t ROW_COST = 4;         // of a row's pixels, in entries
 constexpr int64_t GRAIN = 1 << 20;      // products that pay for a thread
+constexpr int64_t SHORT = 8192;  // entries whose lists may be walked for every few pixels
 constexpr int64_t GROUPS = 32;          // of strips, each with sums of its own
 
 struct Aligned {
@@ -93,7 +94,8 @@ struct Job {
     const auto pieces = plan.pieces(plan.strips()[s], WIDE * lanes, lanes);
     for (int64_t p = 0; p < entries.panels; ++p) {
       const Walk<T, C> walk{entries.begin.data() + p * entries.rows * entries.taps, entries.offset.get(), weight, other, own,
-                            bias, out, sums, entries.taps, plan.own_plane(), p == 0, add};
+                            bias, out, sums, entries.taps, plan.own_plane(), p == 0, add,
+                            entries.size() <= SHORT};
       ON_ISA(walk<T>(mode, walk, first, last, pieces, scratch));
     }
   }

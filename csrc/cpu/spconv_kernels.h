@@ -72,13 +72,17 @@ struct Tile {
   }
 };
 
+// Rows [first, last) of as many tiles of G stretches as there are from `from` on; returns where they end.
 template <class T, Mode mode, int G, int R>
-void tiles(const Walk<T, Sum<T>>& w, const Piece& piece, const std::vector<Stretch>& stretches, size_t from, int64_t row,
-           Vec<Sum<T>>* dots) {
-  for (size_t i = from; i + G <= stretches.size(); i += G) {
-    Tile<T, mode, G, R> tile;
-    tile.walk(w, piece, stretches.data() + i, row, dots);
+size_t tiles(const Walk<T, Sum<T>>& w, const Piece& piece, const std::vector<Stretch>& stretches, size_t from,
+             int64_t first, int64_t last, Vec<Sum<T>>* dots) {
+  for (; from + G <= stretches.size(); from += G) {
+    for (int64_t row = first; row < last; ++row) {
+      Tile<T, mode, G, R> tile;
+      tile.walk(w, piece, stretches.data() + from, row, dots);
+    }
   }
+  return from;
 }
 
 // result (+)= the sums of the lanes of n dots.
@@ -98,17 +102,18 @@ void walk_rows(const Walk<T, Sum<T>>& w, int64_t first, int64_t last, const std:
   using V = Vec<Sum<T>>;
   constexpr int G = TALL<mode>;
   V* dots = static_cast<V*>(scratch);
-  for (int64_t row = first; row < last; ++row) {
+  const int64_t step = mode == GATHER && w.pixels_first ? std::max<int64_t>(last - first, 1) : 1;
+  for (int64_t row = first; row < last; row += step) {
     const int64_t begin = w.begin[row * w.taps], n = w.begin[(row + 1) * w.taps] - begin;
     if constexpr (mode != GATHER) {
       for (int64_t i = 0; i < n + V::LANES - 1; ++i) dots[i] = V::zero();
     }
     for (const Piece& p : pieces) {
-      tiles<T, mode, G, WIDE>(w, p, p.wide, 0, row, dots);
-      if constexpr (G > 2) tiles<T, mode, 2, WIDE>(w, p, p.wide, p.wide.size() / G * G, row, dots);
-      if constexpr (G > 1) tiles<T, mode, 1, WIDE>(w, p, p.wide, p.wide.size() / 2 * 2, row, dots);
-      tiles<T, mode, 4, 1>(w, p, p.narrow, 0, row, dots);
-      tiles<T, mode, 1, 1>(w, p, p.narrow, p.narrow.size() / 4 * 4, row, dots);
+      size_t at = tiles<T, mode, G, WIDE>(w, p, p.wide, 0, row, row + step, dots);
+      if constexpr (G > 2) at = tiles<T, mode, 2, WIDE>(w, p, p.wide, at, row, row + step, dots);
+      if constexpr (G > 1) tiles<T, mode, 1, WIDE>(w, p, p.wide, at, row, row + step, dots);
+      at = tiles<T, mode, 4, 1>(w, p, p.narrow, 0, row, row + step, dots);
+      tiles<T, mode, 1, 1>(w, p, p.narrow, at, row, row + step, dots);
     }
     if constexpr (mode != GATHER) reduce(dots, n, w.add, w.sums + begin);
   }
