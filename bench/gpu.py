@@ -26,7 +26,13 @@ from .run import RESULTS, save, table
 
 ROOT = Path(__file__).parent.parent
 LIMIT = 9 * 60  # seconds, for everything
-TESTS = ["tests/kernels/test_gpu.py", "tests/ops/test_golden.py", "tests/test_prune.py", "tests/nn/test_layers.py"]
+TESTS = [
+    "tests/kernels/test_gpu.py",
+    "tests/kernels/test_gpu_products.py",
+    "tests/ops/test_golden.py",
+    "tests/test_prune.py",
+    "tests/nn/test_layers.py",
+]
 
 
 def gpu_tests(timeout: float) -> str:

@@ -162,7 +162,7 @@ def _run(
     q: Tensor,
     bias: Tensor | None = None,
 ) -> Tensor:
-    device = p.device.type
+    device, bias = p.device.type, None if bias is None else bias.contiguous()
     if torch.is_autocast_enabled(device):
         dtype = torch.get_autocast_dtype(device)
         p, q, bias = _cast(p, dtype), _cast(q, dtype), None if bias is None else _cast(bias, dtype)

@@ -2,9 +2,11 @@
 
 import importlib
 import os
+from typing import NamedTuple
 
 import pytest
 import torch
+from torch.nn import functional as F
 
 SCORES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
@@ -61,6 +63,56 @@ def assert_same(got, expected):
         assert len(different) == 0, f"tensor {i}: {len(different)} differ, first at {int(different[0])}"
 
 
+class Pattern(NamedTuple):
+    """A mask by output and by input, as the products take it."""
+
+    offsets: torch.Tensor
+    indices: torch.Tensor
+    column_offsets: torch.Tensor
+    rows: torch.Tensor
+    order: torch.Tensor
+
+
+def pattern_of(mask):
+    """The pattern of a bool matrix."""
+    rows, columns = mask.nonzero(as_tuple=True)
+    order = torch.argsort(columns, stable=True)
+    offsets, column_offsets = (F.pad(mask.sum(axis).cumsum(0), (1, 0)) for axis in (1, 0))
+    return Pattern(*(t.int() for t in (offsets, columns, column_offsets, rows[order], order)))
+
+
+def mask_of(*shape, density=0.3, seed=0):
+    """A random mask whose first row is full and whose second is empty, where there are so many."""
+    mask = torch.rand(*shape, generator=torch.Generator().manual_seed(seed)) < density
+    mask[:1], mask[1:2] = True, False
+    return mask
+
+
+def normal(*shape, dtype=torch.float32, seed=0):
+    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)).to(dtype)
+
+
+def assert_product(function, definition, *arguments, terms):
+    """A product whose error is at most terms + 3 roundings of sums and one of results, of the sum of magnitudes.
+
+    `definition` says what it must be: it is taken in fp64 of the same arguments, and of their magnitudes.
+    """
+    got = function(*arguments)
+    wide = [a.cpu() if isinstance(a, torch.Tensor) else a for a in arguments]
+    floating = [isinstance(a, torch.Tensor) and a.is_floating_point() for a in wide]
+    wide = [a.double() if f else a for a, f in zip(wide, floating, strict=True)]
+    exact, scale = definition(*wide), definition(*(a.abs() if f else a for a, f in zip(wide, floating, strict=True)))
+    dtype = next(a.dtype for a in arguments if isinstance(a, torch.Tensor) and a.is_floating_point())
+    sums = torch.finfo(torch.float64 if dtype == torch.float64 else torch.float32).eps
+    for g, e, s in zip(*(r if isinstance(r, tuple) else (r,) for r in (got, exact, scale)), strict=True):
+        assert (g.dtype, g.shape) == (dtype, e.shape)
+        error = (g.cpu().double() - e).abs()
+        bound = ((terms + 3) * sums + torch.finfo(dtype).eps) * s + torch.finfo(dtype).smallest_normal
+        bad = (~(error <= bound)).nonzero()
+        assert len(bad) == 0, f"{len(bad)} of {error.numel()}, first at {bad[0].tolist()}: {error[tuple(bad[0])]}"
+    return got
+
+
 @pytest.fixture(params=LISTS, ids=list(LISTS))
 def sizes(request):
     return LISTS[request.param]
@@ -79,6 +131,38 @@ def poison():
 @pytest.fixture
 def same():
     return assert_same
+
+
+@pytest.fixture
+def pattern():
+    return pattern_of
+
+
+@pytest.fixture
+def mask():
+    return mask_of
+
+
+@pytest.fixture
+def randn():
+    return normal
+
+
+@pytest.fixture
+def product():
+    return assert_product
+
+
+@pytest.fixture
+def poisoned_memory(monkeypatch):
+    """Fresh memory that holds NaN, so that what a kernel leaves out is seen."""
+    fresh = torch.Tensor.new_empty
+
+    def new_empty(self, *size, **options):
+        t = fresh(self, *size, **options)
+        return t.fill_(float("nan")) if t.is_floating_point() else t
+
+    monkeypatch.setattr(torch.Tensor, "new_empty", new_empty)
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""Every kernel compiles for GPUs that are not in the machine, and rounds every product as written."""
+"""Every kernel compiles for GPUs that are not in the machine; those of the sampler round every product as written."""
 
 import importlib
 import math
@@ -95,6 +95,66 @@ KERNELS = [
     ("bernoulli_tiles", "bernoulli_tiles_kernel", {**PATCH, **COIN, **WIDE}),
 ]  # fmt: skip
 
+TILES = {"fp32": (32, 64, 32), "fp64": (32, 64, 16), "bf16": (64, 128, 64), "fp16": (64, 128, 64)}
+
+
+def tensors(kind, *names):
+    return dict.fromkeys(names, f"*{kind}")
+
+
+def tile(kind):
+    """The largest tile of a dot, as the launchers choose it."""
+    return {**dict(zip(("BM", "BN", "BK"), TILES[kind], strict=True)), "UPCAST": False, "num_warps": 4}
+
+
+PATTERN = {"offsets": "*i32", "indices": "*i32", "order": "*i32", "batch": "i32", "num_warps": 4}
+
+
+def gathered(kind, **options):
+    names = ("values", "dense", "left", "right", "grad", "bias", "y", "dx", "dvalues")
+    return {**PATTERN, **tensors(kind, *names), "rows": "i32", "shares": "i32", "ORDERED": True, **options}
+
+
+def masked(kind, **options):
+    keep = "*i32" if kind == "fp64" else "*u8"
+    sizes = dict.fromkeys(("m", "n", "k", "stride_n", "stride_k", "down", "across"), "i32")
+    floats = tensors(kind, "x", "weight", "bias", "y", "grad", "dw")
+    return {**floats, "keep": keep, **sizes, "GROUP": 8, **tile(kind), **options}
+
+
+def blocked(kind, size, **options):
+    rows, columns, inner = TILES[kind]
+    fitted = {"BM": min(size, rows), "BN": min(size, columns), "BK": min(size, inner), "SIZE": size}
+    floats = tensors(kind, "blocks", "dense", "left", "right", "y")
+    return {**PATTERN, **floats, "parts": "i32", "shares": "i32", **tile(kind), **fitted, **options}
+
+
+PRODUCTS = [
+    ("transpose", "transpose_kernel", {
+        "x": "*bf16", "y": "*bf16", "rows": "i32", "columns": "i32", "across": "i32", "TILE": 64, "num_warps": 4
+    }),
+    ("spmm", "spmm_kernel", gathered("fp32", BIASED=True, CHUNK=16, TILE=128)),
+    ("spmm", "spmm_kernel", gathered("bf16", BIASED=False, CHUNK=16, TILE=128, ORDERED=False)),
+    ("spmm", "spmm_kernel", gathered("fp64", BIASED=True, CHUNK=128, TILE=1)),
+    ("sddmm", "sddmm_kernel", gathered("fp16", CHUNK=16, TILE=128)),
+    ("sddmm", "sddmm_kernel", gathered("fp64", CHUNK=128, TILE=1, ORDERED=False)),
+    ("spmm_backward", "spmm_backward_kernel", gathered("bf16", CHUNK=4, TILE=512)),
+    ("spmm_backward", "spmm_backward_kernel", gathered("fp64", CHUNK=128, TILE=1)),
+    *(("masked_linear", "masked_linear_kernel", masked(kind, stride_k=1, BIASED=True)) for kind in TILES),
+    *(("masked_linear", "masked_linear_kernel", masked(k, stride_n=1, BIASED=False)) for k in ("fp32", "fp64", "bf16")),
+    ("masked_linear", "masked_linear_kernel", masked("bf16", stride_k=1, BIASED=True, BM=16, BN=32)),
+    *(("masked_linear", "masked_linear_dw_kernel", masked(kind)) for kind in TILES),
+    ("blocks", "block_spmm_kernel", blocked("fp32", 128, ORDERED=False, TRANSPOSED=False)),
+    ("blocks", "block_spmm_kernel", blocked("fp64", 64, ORDERED=True, TRANSPOSED=True)),
+    ("blocks", "block_spmm_kernel", blocked("bf16", 128, ORDERED=True, TRANSPOSED=True)),
+    ("blocks", "block_spmm_kernel", blocked("fp16", 32, ORDERED=False, TRANSPOSED=False)),
+    ("blocks", "block_sddmm_kernel", blocked("fp32", 32)),
+    ("blocks", "block_sddmm_kernel", blocked("fp64", 128)),
+    ("blocks", "block_sddmm_kernel", blocked("bf16", 128)),
+]  # fmt: skip
+ALIGNED = {"numel", "batch", "m", "n", "k", "stride_n", "stride_k"}  # sizes whose multiples of 16 Triton tells apart
+SHARED = {"cuda": 99 << 10, "hip": 64 << 10}  # bytes that a program may have on every device of the kind
+
 
 @pytest.fixture(scope="session")
 def triton():
@@ -112,18 +172,20 @@ def compiled(triton, target, module, name, arguments, fusion=False):
     kinds = {arg: arguments[arg] for arg in kernel.arg_names}
     signature = {arg: kind if isinstance(kind, str) else "constexpr" for arg, kind in kinds.items()}
     constants = {(i,): kind for i, kind in enumerate(kinds.values()) if not isinstance(kind, str)}
-    aligned = [i for i, (arg, kind) in enumerate(kinds.items()) if str(kind).startswith("*") or arg == "numel"]
+    aligned = [
+        i for i, (arg, kind) in enumerate(kinds.items()) if str(kind).startswith("*") or (arg in ALIGNED and kind != 1)
+    ]
     source = ASTSource(
         kernel, signature, constexprs=constants, attrs={(i,): [["tt.divisibility", 16]] for i in aligned}
     )
     options = {"num_warps": arguments.get("num_warps", 8), "enable_fp_fusion": fusion}
-    return triton.compile(source, target=GPUTarget(*TARGETS[target]), options=options).asm
+    return triton.compile(source, target=GPUTarget(*TARGETS[target]), options=options)
 
 
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize(("module", "name", "arguments"), KERNELS)
 def test_compiles(triton, target, module, name, arguments):
-    asm = compiled(triton, target, module, name, arguments)
+    asm = compiled(triton, target, module, name, arguments).asm
     assert not re.search(r"= f(add|sub|mul|div) [a-z ]*(contract|fast|reassoc|arcp|afn)", asm["llir"])
     if TARGETS[target][0] == "cuda":
         ptx = asm["ptx"]
@@ -134,6 +196,20 @@ def test_compiles(triton, target, module, name, arguments):
         assert ".amdhsa_kernel" in asm["amdgcn"]
         if "fdiv" not in asm["llir"]:  # division is steps of fma there, correctly rounded
             assert "v_fma_f64" not in asm["amdgcn"]
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize(("module", "name", "arguments"), PRODUCTS)
+def test_products_compile(triton, target, module, name, arguments):
+    kernel = compiled(triton, target, module, name, arguments, fusion=True)
+    backend = TARGETS[target][0]
+    code = kernel.asm["ptx" if backend == "cuda" else "amdgcn"]
+    assert (".entry" if backend == "cuda" else ".amdhsa_kernel") in code
+    assert kernel.metadata.shared <= SHARED[backend]
+    for inexact in ("tf32", "xf32", ".ftz", ".approx"):
+        assert inexact not in code
+    if "tt.dot" in kernel.asm["ttir"] and not {"*fp32", "*fp64"} & set(map(str, arguments.values())):
+        assert re.search(r"mma\.sync|wgmma|tcgen05\.mma|v_mfma", code)
 
 
 def constants(ptx):
@@ -147,7 +223,7 @@ def odd_constants(ptx):
 
 @pytest.mark.parametrize(("module", "name", "arguments"), KERNELS)
 def test_fp64_stays_fp64(triton, module, name, arguments):
-    asm = compiled(triton, "sm_90", module, name, arguments)
+    asm = compiled(triton, "sm_90", module, name, arguments).asm
     successive = arguments.get("RACE") == 2
     assert odd_constants(asm["ptx"]) == (LOGARITHM if successive else set())
     if arguments.get("RACE"):
@@ -157,9 +233,9 @@ def test_fp64_stays_fp64(triton, module, name, arguments):
         assert not re.search(r"\bf(32|16)\b", asm["ttir"])
 
 
-@pytest.mark.parametrize(("module", "name", "arguments"), KERNELS)
+@pytest.mark.parametrize(("module", "name", "arguments"), KERNELS + PRODUCTS)
 def test_addresses_are_64_bits_wide(triton, module, name, arguments):
-    ttir = compiled(triton, "sm_90", module, name, arguments)["ttir"]
+    ttir = compiled(triton, "sm_90", module, name, arguments).asm["ttir"]
     programs = re.findall(r"(%\w+) = tt\.get_program_id", ttir)
     assert programs
     for program in programs:  # widened before anything is computed from it
@@ -169,7 +245,7 @@ def test_addresses_are_64_bits_wide(triton, module, name, arguments):
 
 def test_fusion_would_be_seen(triton):
     module, name, arguments = KERNELS[0]
-    assert "fma.rn.f64" in compiled(triton, "sm_90", module, name, arguments, fusion=True)["ptx"]
+    assert "fma.rn.f64" in compiled(triton, "sm_90", module, name, arguments, fusion=True).asm["ptx"]
 
 
 def test_every_kernel_is_listed(triton):
@@ -180,11 +256,11 @@ def test_every_kernel_is_listed(triton):
         for name, value in vars(module).items():
             if isinstance(value, triton.JITFunction) and value.__module__ == module.__name__ and "_kernel" in name:
                 found.add((stem, name))
-    assert found == {(module, name) for module, name, _ in KERNELS}
+    assert found == {(module, name) for module, name, _ in KERNELS + PRODUCTS}
 
 
-def test_every_launch_forbids_fusion(triton):
-    vector = importlib.import_module("sparseprune.kernels._vector")
+def test_launches_of_the_sampler_forbid_fusion(triton):
+    vector, products = (importlib.import_module(f"sparseprune.kernels.{name}") for name in ("_vector", "_products"))
     calls = []
 
     class Kernel:
@@ -193,5 +269,8 @@ def test_every_launch_forbids_fusion(triton):
 
     vector.launch(Kernel(), 3, torch.zeros(1), SIZE=4)
     assert calls == [((3,), {"SIZE": 4, "num_warps": 8, "enable_fp_fusion": False})]
-    for file in Path(vector.__file__).parent.glob("*.py"):  # kernel[grid](...) is written in one place only
+    products.launch(Kernel(), 3, torch.zeros(1), SIZE=4)
+    products.launch(Kernel(), 0, torch.zeros(1), SIZE=4)  # nothing to do is no launch
+    assert calls[1:] == [((3,), {"SIZE": 4, "num_warps": 4, "enable_fp_fusion": True})]
+    for file in Path(vector.__file__).parent.glob("*.py"):  # kernel[grid](...) is written in these two places only
         assert "_kernel[" not in file.read_text()

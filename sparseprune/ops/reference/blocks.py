@@ -15,7 +15,7 @@ def block_spmm(
     blocks = wide(blocks if order is None else blocks[order.long()])
     size = blocks.shape[1]
     blocks = blocks.transpose(1, 2) if transposed else blocks
-    products = blocks @ wide(dense).view(-1, size, dense.shape[1])[indices.long()]
+    products = blocks @ wide(dense).unflatten(0, (len(dense) // size, size))[indices.long()]
     y = products.new_zeros(len(offsets) - 1, size, dense.shape[1])
     return y.index_add(0, row_numbers(offsets, len(indices)), products).flatten(0, 1).to(dense.dtype)
 
@@ -23,6 +23,6 @@ def block_spmm(
 def block_sddmm(offsets: Tensor, indices: Tensor, left: Tensor, right: Tensor, size: int) -> Tensor:
     """left right^T at the kept blocks: `[nnz, S, S]` from `[M, B]` and `[K, B]`."""
     left, right, dtype = wide(left), wide(right), left.dtype
-    rows = left.view(-1, size, left.shape[1])[row_numbers(offsets, len(indices))]
-    columns = right.view(-1, size, right.shape[1])[indices.long()]
+    rows = left.unflatten(0, (len(offsets) - 1, size))[row_numbers(offsets, len(indices))]
+    columns = right.unflatten(0, (len(right) // size, size))[indices.long()]
     return torch.matmul(rows, columns.transpose(1, 2)).to(dtype)
