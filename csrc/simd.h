@@ -23,7 +23,7 @@
 #define ON_ISA(call) plain::call
 #endif
 #define INLINE inline __attribute__((always_inline))
-#define UNROLL _Pragma("GCC unroll 16")
+#define UNROLL _Pragma("GCC unroll 32")
 
 namespace sparseprune {
 

@@ -89,6 +89,22 @@ struct Vec {
 #endif
   }
 
+  // Lane i = p[at[i]].
+  template <class T>
+  static INLINE Vec gather(const T* p, const int32_t* at) {
+#if ISA_BYTES == 64  // with a mask, as gcc 12 warns without
+    if constexpr (std::is_same_v<T, float>) {
+      return {(V)_mm512_mask_i32gather_ps(__m512{}, 0xFFFF, _mm512_loadu_si512(at), p, 4)};
+    }
+    if constexpr (std::is_same_v<T, double>) {
+      return {(V)_mm512_mask_i32gather_pd(__m512d{}, 0xFF, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(at)), p, 8)};
+    }
+#endif
+    Vec x;
+    UNROLL for (int i = 0; i < LANES; ++i) x.v[i] = widen(p[at[i]]);
+    return x;
+  }
+
   // this += a b. Fused where the set has it: written out, as the build forbids contraction; plain code must not call fmaf.
   INLINE void add_product(Vec a, Vec b) {
 #if ISA_BYTES == 64
@@ -103,8 +119,25 @@ struct Vec {
   }
   INLINE Vec operator+(Vec b) const { return {v + b.v}; }
 
-  // Lane i = the sum of the lanes of x[i]: a tree in which neighbours are added while they are interleaved. x is used up.
-  static INLINE Vec sums(Vec* x) { return level<1>(x); }
+  // Lane i = the sum of the lanes of x[i], i < LANES: neighbours are added while they are interleaved.
+  static INLINE Vec sums(const Vec* x) {
+    Vec t[LANES];
+    UNROLL for (int i = 0; i < LANES; ++i) t[i] = x[i];
+    return added<1>(t);
+  }
+  // x[i] lane l <-> x[l] lane i: at each distance, in squares of 2 x 2.
+  template <int distance = 1>
+  static INLINE void transpose(Vec* x) {
+    if constexpr (distance < LANES) {
+      UNROLL for (int i = 0; i < LANES; ++i) {
+        if (i & distance) continue;
+        const Vec low = lower<distance>(x[i], x[i + distance]), high = upper<distance>(x[i], x[i + distance]);
+        x[i] = low;
+        x[i + distance] = high;
+      }
+      transpose<2 * distance>(x);
+    }
+  }
 
  private:
   static INLINE Vec widened(Halves h) {  // gcc's own conversion goes by halves of a register
@@ -128,22 +161,34 @@ struct Vec {
 #endif
   }
 
-  // x[0 ... LANES/2) = sums of lanes that are `distance` apart, of pairs of x; then on with twice the distance.
   template <int distance>
-  static INLINE Vec level(Vec* x) {
+  static INLINE Vec added(Vec* x) {
     if constexpr (distance == LANES) {
       return x[0];
     } else {
       UNROLL for (int i = 0; i < LANES / distance / 2; ++i) {
-        x[i] = added<distance>(x[2 * i], x[2 * i + 1], std::make_integer_sequence<int, LANES>());
+        x[i] = lower<distance>(x[2 * i], x[2 * i + 1]) + upper<distance>(x[2 * i], x[2 * i + 1]);
       }
-      return level<2 * distance>(x);
+      return added<2 * distance>(x);
     }
   }
-  // Lanes with bit `distance` clear: from a; set: from b.
+
+  // Of each pair of lanes that are `distance` apart the lower (or upper) one, a's to the lower place and b's to the upper.
+  using Lanes = std::make_integer_sequence<int, LANES>;
+  template <int distance>
+  static INLINE Vec lower(Vec a, Vec b) {
+    return lower<distance>(a, b, Lanes());
+  }
+  template <int distance>
+  static INLINE Vec upper(Vec a, Vec b) {
+    return upper<distance>(a, b, Lanes());
+  }
   template <int distance, int... I>
-  static INLINE Vec added(Vec a, Vec b, std::integer_sequence<int, I...>) {
-    return {__builtin_shufflevector(a.v, b.v, ((I & distance) ? LANES + I - distance : I)...) +
-            __builtin_shufflevector(a.v, b.v, ((I & distance) ? LANES + I : I + distance)...)};
+  static INLINE Vec lower(Vec a, Vec b, std::integer_sequence<int, I...>) {
+    return {__builtin_shufflevector(a.v, b.v, ((I & distance) ? LANES + I - distance : I)...)};
+  }
+  template <int distance, int... I>
+  static INLINE Vec upper(Vec a, Vec b, std::integer_sequence<int, I...>) {
+    return {__builtin_shufflevector(a.v, b.v, ((I & distance) ? LANES + I : I + distance)...)};
   }
 };
