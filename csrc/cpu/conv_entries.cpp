@@ -1,4 +1,4 @@
-#include "conv_entries.h"
+#include "cpu/conv_entries.h"
 
 #include <torch/csrc/stable/ops.h>
 
@@ -71,9 +71,9 @@ void arrange(const Pattern& pattern, const ConvPlan& plan, ConvEntries& entries)
   const int64_t rows = pattern.rows(), size = pattern.before(rows), taps = plan.taps(), panel = plan.panel();
   const int64_t panels = plan.panels();
   entries.rows = rows, entries.taps = taps, entries.panels = panels;
-  for (int64_t row = 0; row < rows; ++row) {
+  for (int64_t row = 0; row <= rows; ++row) {
     entries.row_begin.push_back(pattern.before(row));
-    entries.longest = std::max(entries.longest, pattern.before(row + 1) - pattern.before(row));
+    if (row > 0) entries.longest = std::max(entries.longest, entries.row_begin[row] - entries.row_begin[row - 1]);
   }
   entries.begin.assign(panels * rows * taps + 1, 0);
   entries.offset = std::make_unique_for_overwrite<int64_t[]>(size);

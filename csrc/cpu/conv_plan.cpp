@@ -1,7 +1,8 @@
-#include "conv_plan.h"
+#include "cpu/conv_plan.h"
+
+#include <torch/headeronly/util/Exception.h>
 
 #include <algorithm>
-#include <stdexcept>
 #include <utility>
 
 namespace sparseprune {
@@ -18,31 +19,30 @@ int64_t floor_divide(int64_t a, int64_t b) { return a / b - (a % b < 0); }
 int64_t ceil_divide(int64_t a, int64_t b) { return -floor_divide(-a, b); }
 
 // Cuts [own, own + length) into wide stretches, the rest into narrow ones.
-void cut_stretch(int64_t own, int64_t other, int64_t length, int wide, int narrow, Piece& piece) {
-  for (; length >= wide; length -= wide, own += wide, other += wide) piece.wide.push_back({own, other, wide});
+void cut_stretch(int64_t own, int64_t other, int64_t length, int wide, int narrow, Patch& patch) {
+  for (; length >= wide; length -= wide, own += wide, other += wide) patch.wide.push_back({own, other, wide});
   for (; length > 0; length -= narrow, own += narrow, other += narrow) {
-    piece.narrow.push_back({own, other, static_cast<int>(std::min<int64_t>(length, narrow))});
+    patch.narrow.push_back({own, other, static_cast<int>(std::min<int64_t>(length, narrow))});
   }
 }
 
 }  // namespace
 
 Geometry::Geometry(const std::vector<int64_t>& n) {
-  if (n.size() != 11) throw std::runtime_error("sparseprune: geometry must be 11 integers");
+  STD_TORCH_CHECK(n.size() == 11, "geometry must be 11 integers, got ", n.size());
   for (int i = 0; i < 2; ++i) {
     kernel[i] = n[i], stride[i] = n[2 + i], before[i] = n[4 + 2 * i], after[i] = n[5 + 2 * i], dilation[i] = n[8 + i];
-    if (kernel[i] < 1 || stride[i] < 1 || dilation[i] < 1 || before[i] < 0 || after[i] < 0) {
-      throw std::runtime_error("sparseprune: kernel, stride and dilation must be positive, padding not negative");
-    }
+    STD_TORCH_CHECK(kernel[i] > 0 && stride[i] > 0 && dilation[i] > 0 && before[i] >= 0 && after[i] >= 0,
+                    "kernel, stride and dilation must be positive, padding not negative");
   }
   groups = n[10];
-  if (groups < 1) throw std::runtime_error("sparseprune: groups must be positive");
+  STD_TORCH_CHECK(groups > 0, "groups must be positive, got ", groups);
 }
 
 int64_t Geometry::output(int axis, int64_t input) const {
   const int64_t room = input + before[axis] + after[axis] - dilation[axis] * (kernel[axis] - 1) - 1;
   const int64_t size = floor_divide(room, stride[axis]) + 1;
-  if (size < 0) throw std::runtime_error("sparseprune: the kernel is larger than the padded image");
+  STD_TORCH_CHECK(size >= 0, "the kernel is larger than the padded image");
   return size;
 }
 
@@ -185,27 +185,27 @@ std::vector<std::pair<int64_t, int64_t>> ConvPlan::runs(const Axis::Segment& row
   return result;
 }
 
-std::vector<Piece> ConvPlan::pieces(const Strip& strip, int wide, int narrow) const {
+std::vector<Patch> ConvPlan::patches(const Strip& strip, int wide, int narrow) const {
   const int64_t length = strip.batch_end - strip.batch_begin;
   const bool joined = length == batch_ && columns_.own_step == 1 && columns_.step == 1;  // a row is one stretch
-  std::vector<Piece> result;
+  std::vector<Patch> result;
   for (const Axis::Segment& row : rows_.segments) {
     const Axis::Segment rows = rows_.within(row, strip.row_begin, strip.row_end);
     if (rows.begin >= rows.end) continue;
     for (const Axis::Segment& column : columns_.segments) {
       const Axis::Segment columns = columns_.within(column, strip.column_begin, strip.column_end);
       if (columns.begin >= columns.end) continue;
-      Piece piece{runs(row, column), {}, {}};
+      Patch patch{runs(row, column), {}, {}};
       for (int64_t r = rows.begin; r < rows.end; ++r) {
         const int64_t own = (row.phase + rows_.own_step * r) * columns_.own + column.phase;
         const int64_t other = rows_.step * r * columns_.other;
         for (int64_t c = columns.begin; c < columns.end; c += joined ? columns.end : 1) {
           cut_stretch((own + columns_.own_step * c) * batch_ + strip.batch_begin,
                       (other + columns_.step * c) * batch_ + strip.batch_begin,
-                      joined ? (columns.end - c) * length : length, wide, narrow, piece);
+                      joined ? (columns.end - c) * length : length, wide, narrow, patch);
         }
       }
-      result.push_back(std::move(piece));
+      result.push_back(std::move(patch));
     }
   }
   return result;

@@ -1,17 +1,14 @@
 // spconv, spconv_dx, spconv_dw, spconv_backward: one walk over the kept entries, in both directions.
-#include "spconv.h"
-
-#include <torch/csrc/stable/library.h>
-#include <torch/csrc/stable/ops.h>
-#include <torch/csrc/stable/tensor.h>
-#include <torch/headeronly/core/ScalarType.h>
+#include "cpu/spconv.h"
 
 #include <memory>
+#include <new>
 #include <optional>
-#include <stdexcept>
 #include <tuple>
+#include <vector>
 
-#include "conv_entries.h"
+#include "cpu/conv_entries.h"
+#include "products.h"
 
 #define KERNELS "cpu/spconv_kernels.h"
 #include "each_isa.h"
@@ -19,13 +16,9 @@
 namespace sparseprune {
 namespace {
 
-using torch::headeronly::ScalarType;
-using torch::stable::Tensor;
-
-constexpr int64_t ROW_COST = 4;         // of a row's pixels, in entries
-constexpr int64_t GRAIN = 1 << 20;      // products that pay for a thread
-constexpr int64_t SHORT = 8192;  // entries whose lists may be walked for every few pixels
-constexpr int64_t GROUPS = 32;          // of strips, each with sums of its own
+constexpr int64_t SHORT = 8192;     // entries whose lists may be walked for every few pixels
+constexpr int64_t GRAIN = 1 << 19;  // products that pay for a thread
+constexpr int64_t GROUPS = 32;      // of strips, each with sums of its own
 
 struct Aligned {
   void operator()(void* p) const { ::operator delete(p, std::align_val_t{64}); }
@@ -47,15 +40,13 @@ struct Job {
     const int64_t groups = mode == GATHER ? strips : std::min(strips, GROUPS);
     const auto weight = weights();
     const auto sums = std::make_unique_for_overwrite<C[]>(mode == GATHER ? 0 : size * groups);
-    // Rows begin in this numbering at entries before + ROW_COST * rows before: threads take equal ranges of it.
-    const int64_t cost = size + ROW_COST * entries.rows;
+    const int64_t cost = starts(entries.rows);
     const int64_t products = std::max<int64_t>(size * pixels / std::max<int64_t>(cost * groups, 1), 1);
     torch::stable::parallel_for(0, cost * groups, std::max<int64_t>(GRAIN / products, 1), [&](int64_t from, int64_t to) {
       const auto scratch = room();
       for (int64_t g = from / cost; g * cost < to; ++g) {
         const int64_t first = row_at(from - g * cost), last = row_at(to - g * cost);
-        if (first == last) continue;
-        for (int64_t s = strips * g / groups, begin = s; s < strips * (g + 1) / groups; ++s) {
+        for (int64_t s = strips * g / groups, begin = s; s < strips * (g + 1) / groups && first < last; ++s) {
           strip(s, first, last, weight.get(), sums.get() + size * g, s > begin, scratch.get());
         }
       }
@@ -74,29 +65,34 @@ struct Job {
     return weight;
   }
 
-  // The first row that begins at `cost` or later.
+  // What the rows before cost, in entries: threads take equal ranges of it.
+  int64_t starts(int64_t row) const { return entries.row_begin[row] + ROW_COST * row; }
+
+  // The first row that starts at `cost` or later.
   int64_t row_at(int64_t cost) const {
     int64_t low = 0, high = entries.rows;
     while (low < high) {
       const int64_t middle = low + (high - low) / 2;
-      (entries.row_begin[middle] + ROW_COST * middle < cost ? low : high) = middle + (entries.row_begin[middle] + ROW_COST * middle < cost);
+      if (starts(middle) < cost) low = middle + 1;
+      else high = middle;
     }
     return low;
   }
 
+  // For the dots of a row; a register has 64 bytes at most.
   std::unique_ptr<void, Aligned> room() const {
     if (mode == GATHER) return nullptr;
     return std::unique_ptr<void, Aligned>(::operator new((entries.longest + 16) * 64, std::align_val_t{64}));
   }
 
   void strip(int64_t s, int64_t first, int64_t last, const C* weight, C* sums, bool add, void* scratch) const {
-    const int lanes = ON_ISA(lanes<T>());
-    const auto pieces = plan.pieces(plan.strips()[s], WIDE * lanes, lanes);
+    const int lanes = ON_ISA(Vec<Sum<T>>::LANES);
+    const auto patches = plan.patches(plan.strips()[s], WIDE * lanes, lanes);
     for (int64_t p = 0; p < entries.panels; ++p) {
-      const Walk<T, C> walk{entries.begin.data() + p * entries.rows * entries.taps, entries.offset.get(), weight, other, own,
-                            bias, out, sums, entries.taps, plan.own_plane(), p == 0, add,
-                            entries.size() <= SHORT};
-      ON_ISA(walk<T>(mode, walk, first, last, pieces, scratch));
+      const int32_t* begin = entries.begin.data() + p * entries.rows * entries.taps;
+      const Walk<T, C> walk{begin, entries.offset.get(), weight, other, own, bias, out, sums, entries.taps, plan.own_plane(),
+                            p == 0, add, entries.size() <= SHORT};
+      ON_ISA(conv_walk<T>(mode, walk, first, last, patches, scratch));
     }
   }
 
@@ -113,68 +109,56 @@ struct Job {
   }
 };
 
-void check(bool holds, const char* what) {
-  if (!holds) throw std::runtime_error(std::string("sparseprune: sparse convolution: ") + what);
+// An image [channels, height, width, batch]; a size of -1: any.
+Tensor image(const char* op, const char* name, const Tensor& t, ScalarType type, int64_t channels, int64_t height,
+             int64_t width, int64_t batch) {
+  STD_TORCH_CHECK(t.dim() == 4 && t.scalar_type() == type, op, ": ", name, " must be [C, H, W, B] of the others' dtype");
+  const int64_t wanted[] = {channels, height, width, batch};
+  for (int64_t i = 0; i < 4; ++i) {
+    STD_TORCH_CHECK(wanted[i] < 0 || t.size(i) == wanted[i], op, ": ", name, " must have ", wanted[i], " along dimension ",
+                    i, ", got ", t.size(i));
+  }
+  return torch::stable::contiguous(t);
 }
 
-void check_images(const Tensor& x, const Tensor& other) {
-  check(x.dim() == 4 && x.is_contiguous(), "images must be contiguous [C, H, W, B]");
-  check(x.scalar_type() == other.scalar_type(), "all dtypes must be the same");
+ByOutput by_output(const char* op, const Tensor& offsets, const Tensor& columns, const Tensor& x, const Geometry& g) {
+  const Pattern p = pattern(op, offsets, columns, std::nullopt);
+  STD_TORCH_CHECK(p.rows % g.groups == 0 && x.size(0) % g.groups == 0, op, ": channels must be a multiple of groups");
+  return {p.offsets, p.indices, p.rows, g.groups, x.size(0)};
 }
 
-const int32_t* integers(const Tensor& t) {
-  check(t.scalar_type() == ScalarType::Int && t.dim() == 1 && t.is_contiguous(), "patterns must be contiguous int32 vectors");
-  return static_cast<const int32_t*>(t.data_ptr());
+ByInput by_input(const char* op, const Tensor& offsets, const Tensor& rows, const Tensor& order, const Geometry& g) {
+  const Pattern p = pattern(op, offsets, rows, order);
+  STD_TORCH_CHECK(p.rows % g.taps() == 0, op, ": column_offsets must have C KH KW + 1 elements, got ", p.rows + 1);
+  return {p.offsets, p.indices, p.order, p.rows / g.taps()};
 }
 
-ByOutput by_output(const Tensor& offsets, const Tensor& columns, int64_t channels, const Geometry& g) {
-  const int64_t outputs = offsets.numel() - 1;
-  check(outputs >= 0 && outputs % g.groups == 0 && channels % g.groups == 0, "channels must be a multiple of groups");
-  return {integers(offsets), integers(columns), outputs, g.groups, channels};
-}
-
-ByInput by_input(const Tensor& offsets, const Tensor& rows, const Tensor& order, const Geometry& g) {
-  check(offsets.numel() >= 1 && (offsets.numel() - 1) % g.taps() == 0, "column_offsets must be of [C KH KW + 1]");
-  check(rows.numel() == order.numel(), "rows and order must be of one length");
-  return {integers(offsets), integers(rows), integers(order), (offsets.numel() - 1) / g.taps()};
-}
-
-Load load(const Tensor& other, int64_t own_channels, int64_t other_channels, const Tensor& entries) {
-  return {own_channels, other_channels, entries.numel(), static_cast<int64_t>(other.element_size()),
+// Half-precision sums must not be stored between panels.
+Load load(int64_t own_channels, const Tensor& other, int64_t entries) {
+  return {own_channels, other.size(0), entries, static_cast<int64_t>(other.element_size()),
           other.scalar_type() != ScalarType::BFloat16};
 }
 
-template <class T>
-const T* data(const Tensor& t) {
-  return static_cast<const T*>(t.data_ptr());
-}
-
-// f(T()) for the type of the images.
-template <class F>
-void of_type(const Tensor& t, const F& f) {
-  switch (t.scalar_type()) {
-    case ScalarType::Float: return f(float());
-    case ScalarType::Double: return f(double());
-    case ScalarType::BFloat16: return f(BFloat16());
-    default: throw std::runtime_error("sparseprune: sparse convolution: dtype must be float32, float64 or bfloat16");
-  }
+ConvPlan forward_plan(const Geometry& g, const Tensor& x, int64_t outputs, int64_t entries) {
+  const int64_t height = x.size(1), width = x.size(2);
+  return {Axis::forward(g, 0, height, g.output(0, height)), Axis::forward(g, 1, width, g.output(1, width)), x.size(3),
+          load(outputs, x, entries)};
 }
 
 Tensor spconv_cpu(Tensor values, Tensor row_offsets, Tensor columns, Tensor x, std::optional<Tensor> bias,
                   std::vector<int64_t> geometry) {
+  const char* op = "spconv";
   const Geometry g(geometry);
-  check_images(x, values);
-  const ByOutput pattern = by_output(row_offsets, columns, x.size(0), g);
-  check(values.numel() == columns.numel() && values.is_contiguous(), "values and columns must be of one length");
-  check(!bias || (bias->numel() == pattern.outputs && bias->is_contiguous()), "bias must be of [O]");
-  check(!bias || bias->scalar_type() == x.scalar_type(), "all dtypes must be the same");
+  const ScalarType type = values.scalar_type();
+  x = image(op, "x", x, type, -1, -1, -1, -1);
+  values = vector(op, "values", values, type, columns.numel());
+  const ByOutput pattern = by_output(op, row_offsets, columns, x, g);
+  if (bias) bias = vector(op, "bias", *bias, type, pattern.outputs);
   const int64_t height = g.output(0, x.size(1)), width = g.output(1, x.size(2)), batch = x.size(3);
   Tensor y = torch::stable::new_empty(x, {pattern.outputs, height, width, batch});
-  const ConvPlan plan(Axis::forward(g, 0, x.size(1), height), Axis::forward(g, 1, x.size(2), width), batch,
-                      load(x, pattern.outputs, x.size(0), columns));
+  const ConvPlan plan = forward_plan(g, x, pattern.outputs, columns.numel());
   const ConvEntries entries(pattern, plan);
-  of_type(x, [&](auto type) {
-    using T = decltype(type);
+  on_type(op, type, [&]<class T>() {
     Job<T>{GATHER, plan, entries, data<T>(values), data<T>(x), nullptr, bias ? data<T>(*bias) : nullptr,
            static_cast<T*>(y.data_ptr()), nullptr, height * width * batch}.run();
   });
@@ -182,19 +166,17 @@ Tensor spconv_cpu(Tensor values, Tensor row_offsets, Tensor columns, Tensor x, s
 }
 
 Tensor spconv_dw_cpu(Tensor row_offsets, Tensor columns, Tensor x, Tensor grad, std::vector<int64_t> geometry) {
+  const char* op = "spconv_dw";
   const Geometry g(geometry);
-  check_images(x, grad);
-  check_images(grad, x);
-  const ByOutput pattern = by_output(row_offsets, columns, x.size(0), g);
+  const ScalarType type = x.scalar_type();
+  x = image(op, "x", x, type, -1, -1, -1, -1);
+  const ByOutput pattern = by_output(op, row_offsets, columns, x, g);
   const int64_t height = g.output(0, x.size(1)), width = g.output(1, x.size(2)), batch = x.size(3);
-  check(grad.size(0) == pattern.outputs && grad.size(1) == height && grad.size(2) == width && grad.size(3) == batch,
-        "grad must be of [O, OH, OW, B]");
+  grad = image(op, "grad", grad, type, pattern.outputs, height, width, batch);
   Tensor dvalues = torch::stable::new_empty(x, {columns.numel()});
-  const ConvPlan plan(Axis::forward(g, 0, x.size(1), height), Axis::forward(g, 1, x.size(2), width), batch,
-                      load(x, pattern.outputs, x.size(0), columns));
+  const ConvPlan plan = forward_plan(g, x, pattern.outputs, columns.numel());
   const ConvEntries entries(pattern, plan);
-  of_type(x, [&](auto type) {
-    using T = decltype(type);
+  on_type(op, type, [&]<class T>() {
     Job<T>{DOT, plan, entries, nullptr, data<T>(x), data<T>(grad), nullptr, nullptr, static_cast<T*>(dvalues.data_ptr()),
            height * width * batch}.run();
   });
@@ -202,19 +184,18 @@ Tensor spconv_dw_cpu(Tensor row_offsets, Tensor columns, Tensor x, Tensor grad, 
 }
 
 // dX, and dW where x is given.
-std::tuple<Tensor, Tensor> backward(const Tensor& values, const ByInput& pattern, const Tensor* x, const Tensor& grad,
-                                    int64_t height, int64_t width, const Geometry& g) {
-  check_images(grad, values);
-  check(values.is_contiguous(), "values must be contiguous");
+std::tuple<Tensor, Tensor> backward(const char* op, Tensor values, const ByInput& pattern, int64_t kept, const Tensor* x,
+                                    Tensor grad, int64_t height, int64_t width, const Geometry& g) {
+  const ScalarType type = values.scalar_type();
+  values = vector(op, "values", values, type, kept);
+  grad = image(op, "grad", grad, type, -1, g.output(0, height), g.output(1, width), -1);
   const int64_t batch = grad.size(3);
-  check(grad.size(1) == g.output(0, height) && grad.size(2) == g.output(1, width), "grad must be of [O, OH, OW, B]");
   Tensor dx = torch::stable::new_empty(grad, {pattern.inputs, height, width, batch});
-  Tensor dvalues = torch::stable::new_empty(values, {x == nullptr ? 0 : values.numel()});
+  Tensor dvalues = torch::stable::new_empty(values, {x == nullptr ? 0 : kept});
   const ConvPlan plan(Axis::backward(g, 0, height, grad.size(1)), Axis::backward(g, 1, width, grad.size(2)), batch,
-                      load(grad, pattern.inputs, grad.size(0), values));
+                      load(pattern.inputs, grad, kept));
   const ConvEntries entries(pattern, plan);
-  of_type(grad, [&](auto type) {
-    using T = decltype(type);
+  on_type(op, type, [&]<class T>() {
     Job<T>{x == nullptr ? GATHER : BOTH, plan, entries, data<T>(values), data<T>(grad), x == nullptr ? nullptr : data<T>(*x),
            nullptr, static_cast<T*>(dx.data_ptr()), static_cast<T*>(dvalues.data_ptr()),
            grad.size(1) * grad.size(2) * batch}.run();
@@ -224,21 +205,21 @@ std::tuple<Tensor, Tensor> backward(const Tensor& values, const ByInput& pattern
 
 Tensor spconv_dx_cpu(Tensor values, Tensor column_offsets, Tensor rows, Tensor order, Tensor grad, std::vector<int64_t> size,
                      std::vector<int64_t> geometry) {
+  const char* op = "spconv_dx";
   const Geometry g(geometry);
-  check(size.size() == 2 && size[0] >= 0 && size[1] >= 0, "size must be [H, W]");
-  const ByInput pattern = by_input(column_offsets, rows, order, g);
-  check(values.numel() == rows.numel(), "values and rows must be of one length");
-  return std::get<0>(backward(values, pattern, nullptr, grad, size[0], size[1], g));
+  STD_TORCH_CHECK(size.size() == 2 && size[0] >= 0 && size[1] >= 0, op, ": size must be [H, W]");
+  const ByInput pattern = by_input(op, column_offsets, rows, order, g);
+  return std::get<0>(backward(op, values, pattern, rows.numel(), nullptr, grad, size[0], size[1], g));
 }
 
 std::tuple<Tensor, Tensor> spconv_backward_cpu(Tensor values, Tensor column_offsets, Tensor rows, Tensor order, Tensor x,
                                                Tensor grad, std::vector<int64_t> geometry) {
+  const char* op = "spconv_backward";
   const Geometry g(geometry);
-  check_images(x, values);
-  const ByInput pattern = by_input(column_offsets, rows, order, g);
-  check(values.numel() == rows.numel() && x.size(0) == pattern.inputs, "x must be of [C, H, W, B], values of [nnz]");
-  check(grad.dim() == 4 && x.size(3) == grad.size(3), "x and grad must have one batch");
-  return backward(values, pattern, &x, grad, x.size(1), x.size(2), g);
+  const ByInput pattern = by_input(op, column_offsets, rows, order, g);
+  STD_TORCH_CHECK(grad.dim() == 4, op, ": grad must be [O, OH, OW, B]");
+  x = image(op, "x", x, values.scalar_type(), pattern.inputs, -1, -1, grad.size(3));
+  return backward(op, values, pattern, rows.numel(), &x, grad, x.size(1), x.size(2), g);
 }
 
 }  // namespace

@@ -7,7 +7,7 @@ template <Mode mode>
 constexpr int TALL = ISA_BYTES == 64 ? (mode == BOTH ? 2 : 4) : (mode == BOTH ? 1 : 2);
 
 template <class T, Mode mode, int G, int R>
-struct Tile {
+struct ConvTile {
   using C = Sum<T>;
   using V = Vec<C>;
   using Part = typename V::Part;
@@ -27,7 +27,7 @@ struct Tile {
     else v.store(p);
   }
 
-  INLINE void walk(const Walk<T, Sum<T>>& w, const Piece& piece, const Stretch* s, int64_t row, V* dots) {
+  INLINE void walk(const Walk<T, Sum<T>>& w, const Patch& patch, const Stretch* s, int64_t row, V* dots) {
     UNROLL for (int g = 0; g < G; ++g) {
       part[g] = V::part(R == 1 ? s[g].n : 0);
       base[g] = w.other + s[g].other;
@@ -37,8 +37,8 @@ struct Tile {
       }
     }
     const int32_t* ranks = w.begin + row * w.taps;
-    dots -= ranks[0];
-    for (const auto& run : piece.runs) {
+    if constexpr (mode != GATHER) dots -= ranks[0];
+    for (const auto& run : patch.runs) {
       for (int64_t j = ranks[run.first]; j < ranks[run.second]; ++j) entry(w, j, dots);
     }
     if constexpr (mode != DOT) {
@@ -74,12 +74,12 @@ struct Tile {
 
 // Rows [first, last) of as many tiles of G stretches as there are from `from` on; returns where they end.
 template <class T, Mode mode, int G, int R>
-size_t tiles(const Walk<T, Sum<T>>& w, const Piece& piece, const std::vector<Stretch>& stretches, size_t from,
-             int64_t first, int64_t last, Vec<Sum<T>>* dots) {
+size_t conv_tiles(const Walk<T, Sum<T>>& w, const Patch& patch, const std::vector<Stretch>& stretches, size_t from,
+                  int64_t first, int64_t last, Vec<Sum<T>>* dots) {
   for (; from + G <= stretches.size(); from += G) {
     for (int64_t row = first; row < last; ++row) {
-      Tile<T, mode, G, R> tile;
-      tile.walk(w, piece, stretches.data() + from, row, dots);
+      ConvTile<T, mode, G, R> tile;
+      tile.walk(w, patch, stretches.data() + from, row, dots);
     }
   }
   return from;
@@ -87,7 +87,7 @@ size_t tiles(const Walk<T, Sum<T>>& w, const Piece& piece, const std::vector<Str
 
 // result (+)= the sums of the lanes of n dots.
 template <class C>
-void reduce(Vec<C>* dots, int64_t n, bool add, C* result) {
+void add_lanes(Vec<C>* dots, int64_t n, bool add, C* result) {
   using V = Vec<C>;
   for (int64_t i = 0; i < n; i += V::LANES) {
     const auto part = V::part(static_cast<int>(std::min<int64_t>(n - i, V::LANES)));
@@ -98,7 +98,7 @@ void reduce(Vec<C>* dots, int64_t n, bool add, C* result) {
 }
 
 template <class T, Mode mode>
-void walk_rows(const Walk<T, Sum<T>>& w, int64_t first, int64_t last, const std::vector<Piece>& pieces, void* scratch) {
+void conv_rows(const Walk<T, Sum<T>>& w, int64_t first, int64_t last, const std::vector<Patch>& patches, void* scratch) {
   using V = Vec<Sum<T>>;
   constexpr int G = TALL<mode>;
   V* dots = static_cast<V*>(scratch);
@@ -108,26 +108,22 @@ void walk_rows(const Walk<T, Sum<T>>& w, int64_t first, int64_t last, const std:
     if constexpr (mode != GATHER) {
       for (int64_t i = 0; i < n + V::LANES - 1; ++i) dots[i] = V::zero();
     }
-    for (const Piece& p : pieces) {
-      size_t at = tiles<T, mode, G, WIDE>(w, p, p.wide, 0, row, row + step, dots);
-      if constexpr (G > 2) at = tiles<T, mode, 2, WIDE>(w, p, p.wide, at, row, row + step, dots);
-      if constexpr (G > 1) tiles<T, mode, 1, WIDE>(w, p, p.wide, at, row, row + step, dots);
-      at = tiles<T, mode, 4, 1>(w, p, p.narrow, 0, row, row + step, dots);
-      tiles<T, mode, 1, 1>(w, p, p.narrow, at, row, row + step, dots);
+    for (const Patch& p : patches) {
+      size_t at = conv_tiles<T, mode, G, WIDE>(w, p, p.wide, 0, row, row + step, dots);
+      if constexpr (G > 2) at = conv_tiles<T, mode, 2, WIDE>(w, p, p.wide, at, row, row + step, dots);
+      if constexpr (G > 1) conv_tiles<T, mode, 1, WIDE>(w, p, p.wide, at, row, row + step, dots);
+      at = conv_tiles<T, mode, 4, 1>(w, p, p.narrow, 0, row, row + step, dots);
+      conv_tiles<T, mode, 1, 1>(w, p, p.narrow, at, row, row + step, dots);
     }
-    if constexpr (mode != GATHER) reduce(dots, n, w.add, w.sums + begin);
+    if constexpr (mode != GATHER) add_lanes(dots, n, w.add, w.sums + begin);
   }
 }
 
 // All of `mode` for the rows from first up to last; scratch: room for the dots of a row, and LANES more.
 template <class T>
-void walk(Mode mode, const Walk<T, Sum<T>>& w, int64_t first, int64_t last, const std::vector<Piece>& pieces, void* scratch) {
-  if (mode == GATHER) walk_rows<T, GATHER>(w, first, last, pieces, scratch);
-  else if (mode == DOT) walk_rows<T, DOT>(w, first, last, pieces, scratch);
-  else walk_rows<T, BOTH>(w, first, last, pieces, scratch);
-}
-
-template <class T>
-int lanes() {
-  return Vec<Sum<T>>::LANES;
+void conv_walk(Mode mode, const Walk<T, Sum<T>>& w, int64_t first, int64_t last, const std::vector<Patch>& patches,
+               void* scratch) {
+  if (mode == GATHER) conv_rows<T, GATHER>(w, first, last, patches, scratch);
+  else if (mode == DOT) conv_rows<T, DOT>(w, first, last, patches, scratch);
+  else conv_rows<T, BOTH>(w, first, last, patches, scratch);
 }

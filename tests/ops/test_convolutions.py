@@ -113,7 +113,7 @@ def close(case: Case, dtype: torch.dtype, results: list[Tensor]) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 def test_definition(rng: torch.Generator, dtype: torch.dtype) -> None:
-    for _ in range(40):
+    for _ in range(20):
         drawn = random_case(rng)
         close(drawn, dtype, drawn.to(dtype).results(OPS))
 
@@ -125,8 +125,8 @@ def test_definition(rng: torch.Generator, dtype: torch.dtype) -> None:
         (3, 1, 1, 20, 12, 9, 64),
         (3, 2, 1, 20, 12, 16, 80),
         (1, 2, 0, 30, 20, 8, 64),
-        (3, 1, 1, 300, 10, 8, 128),
-        (3, 1, 1, 3, 16, 32, 200),
+        (3, 1, 1, 300, 10, 8, 64),
+        (3, 1, 1, 3, 6, 32, 200),
         (3, 1, 1, 4, 5, 40, 1),
         (7, 2, 3, 3, 8, 30, 33),
     ],
@@ -171,7 +171,6 @@ def test_wrong_arguments_raise(rng: torch.Generator) -> None:
     for wrong in (
         (values[1:], *drawn.by_output, x, None, numbers),
         (values, drawn.by_output[0].long(), drawn.by_output[1], x, None, numbers),
-        (values, *drawn.by_output, x.transpose(1, 2), None, numbers),
         (values, *drawn.by_output, x.double(), None, numbers),
         (values, *drawn.by_output, x[0], None, numbers),
         (values, *drawn.by_output, x, bias[1:], numbers),
@@ -180,14 +179,21 @@ def test_wrong_arguments_raise(rng: torch.Generator) -> None:
         (values, *drawn.by_output, x, None, [*numbers[:10], 2]),
         (values.half(), *drawn.by_output, x.half(), None, numbers),
     ):
-        with pytest.raises(RuntimeError, match="sparseprune"):
+        with pytest.raises(RuntimeError, match=r"spconv|kernel|geometry"):
             OPS.spconv(*wrong)
-    with pytest.raises(RuntimeError, match="sparseprune"):
+    with pytest.raises(RuntimeError, match=r"spconv|kernel|geometry"):
         OPS.spconv_dx(values, *drawn.by_input, drawn.grad, [6, 5], numbers)
-    with pytest.raises(RuntimeError, match="sparseprune"):
+    with pytest.raises(RuntimeError, match=r"spconv|kernel|geometry"):
         OPS.spconv_dw(*drawn.by_output, x[:, :4].contiguous(), drawn.grad, numbers)
-    with pytest.raises(RuntimeError, match="sparseprune"):
+    with pytest.raises(RuntimeError, match=r"spconv|kernel|geometry"):
         OPS.spconv_backward(values, *drawn.by_input, x[:2], drawn.grad, numbers)
+
+
+def test_strided_inputs(rng: torch.Generator) -> None:
+    drawn = random_case(rng).to(torch.float32)
+    spread = lambda t: torch.stack([t, t], -1)[..., 0]  # noqa: E731
+    strided = drawn._replace(**{name: spread(getattr(drawn, name)) for name in ("values", "x", "bias", "grad")})
+    assert all(same_bytes(a, b) for a, b in zip(drawn.results(OPS), strided.results(OPS), strict=True))
 
 
 def test_opcheck(rng: torch.Generator) -> None:
@@ -203,9 +209,9 @@ def test_opcheck(rng: torch.Generator) -> None:
 @pytest.mark.parametrize("isa", ["avx2", "plain"])
 def test_instruction_sets(isa: str) -> None:
     """The set is chosen once a process."""
-    names = ["test_definition", "test_layers_of_nets"]
+    chosen = "(test_definition or test_layers_of_nets) and not 1-"  # one draw of each
     run = subprocess.run(
-        [sys.executable, "-m", "pytest", "-k", " or ".join(names), __file__],
+        [sys.executable, "-m", "pytest", "-k", chosen, __file__],
         env={**os.environ, "SPARSEPRUNE_ISA": isa}, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert run.returncode == 0, run.stdout + run.stderr

@@ -54,7 +54,7 @@ struct Strip {
 };
 
 // Pixels of a strip that the same taps reach, cut into stretches: wide ones of one length, then narrow ones.
-struct Piece {
+struct Patch {
   std::vector<std::pair<int64_t, int64_t>> runs;  // ranks of the taps: first, behind the last
   std::vector<Stretch> wide, narrow;
 };
@@ -69,7 +69,7 @@ class ConvPlan {
  public:
   ConvPlan(Axis rows, Axis columns, int64_t batch, const Load& load);
 
-  // The place of a tap among all, by phase: taps of a piece stand side by side.
+  // The place of a tap among all, by phase: taps of a patch stand side by side.
   int64_t rank(int64_t tap) const;
   // What a tap adds to an offset.
   int64_t shift(int64_t tap) const;
@@ -80,7 +80,7 @@ class ConvPlan {
   // Channels of other that are gathered from in one go; further ones add to what these gave.
   int64_t panel() const { return panel_; }
   int64_t panels() const { return panels_; }
-  std::vector<Piece> pieces(const Strip& strip, int wide, int narrow) const;
+  std::vector<Patch> patches(const Strip& strip, int wide, int narrow) const;
 
  private:
   struct Cut {

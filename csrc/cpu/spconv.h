@@ -3,7 +3,7 @@
 
 #include <cstdint>
 
-#include "conv_plan.h"
+#include "cpu/conv_plan.h"
 
 namespace sparseprune {
 
@@ -15,10 +15,10 @@ template <class T, class C>
 struct Walk {
   const int32_t* begin;  // by row and rank of tap
   const int64_t* offset;
-  const C* weight;   // GATHER, BOTH
+  const C* weight;              // GATHER, BOTH
   const T *other, *own, *bias;  // own: DOT, BOTH
-  T* out;            // GATHER, BOTH
-  C* sums;           // DOT, BOTH
+  T* out;                       // GATHER, BOTH
+  C* sums;                      // DOT, BOTH
   int64_t taps, own_plane;
   bool first;         // panel: out begins as the bias, or 0
   bool add;           // to sums

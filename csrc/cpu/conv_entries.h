@@ -6,7 +6,7 @@
 #include <memory>
 #include <vector>
 
-#include "conv_plan.h"
+#include "cpu/conv_plan.h"
 
 namespace sparseprune {
 
@@ -26,7 +26,7 @@ class ConvEntries {
   ConvEntries(const ByInput& pattern, const ConvPlan& plan);
 
   int64_t rows, taps, panels, longest = 0;  // the most entries of a row
-  std::vector<int64_t> row_begin;      // how many entries the rows before have, in all panels
+  std::vector<int64_t> row_begin;      // how many entries the rows before have; one more at the end
   std::vector<int32_t> begin;          // where the entries of (panel, row, rank) begin; one more at the end
   std::unique_ptr<int64_t[]> offset;   // of the other pixel from that of shift 0 in other channel 0
   std::unique_ptr<int32_t[]> place;    // in `values`
