@@ -28,6 +28,7 @@ ROOT = Path(__file__).parent.parent
 LIMIT = 9 * 60  # seconds, for everything
 TESTS = [
     "tests/kernels/test_gpu.py",
+    "tests/kernels/test_gpu_convolutions.py",
     "tests/kernels/test_gpu_products.py",
     "tests/ops/test_golden.py",
     "tests/test_prune.py",

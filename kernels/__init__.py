@@ -5,11 +5,17 @@ from .blocks import block_sddmm, block_spmm
 from .draw_tiles import draw_tiles
 from .key_histogram import key_histogram
 from .key_mark import key_mark
+from .masked_conv2d import masked_conv2d
+from .masked_conv2d_dw import masked_conv2d_dw
+from .masked_conv2d_dx import masked_conv2d_dx
 from .masked_linear import masked_linear, masked_linear_dw, masked_linear_dx
 from .mass_histogram import mass_histogram
 from .poisson_counts import poisson_counts
 from .score_tiles import score_tiles
 from .sddmm import sddmm
+from .spconv import spconv
+from .spconv_backward import spconv_backward, spconv_dx
+from .spconv_dw import spconv_dw
 from .split_draws import split_draws
 from .spmm import spmm
 from .spmm_backward import spmm_backward
@@ -23,6 +29,9 @@ __all__ = [
     "draw_tiles",
     "key_histogram",
     "key_mark",
+    "masked_conv2d",
+    "masked_conv2d_dw",
+    "masked_conv2d_dx",
     "masked_linear",
     "masked_linear_dw",
     "masked_linear_dx",
@@ -30,6 +39,10 @@ __all__ = [
     "poisson_counts",
     "score_tiles",
     "sddmm",
+    "spconv",
+    "spconv_backward",
+    "spconv_dw",
+    "spconv_dx",
     "split_draws",
     "spmm",
     "spmm_backward",

@@ -79,9 +79,11 @@ def tile_of(size: int, low: int, high: int) -> int:
     return min(max(triton.next_power_of_2(max(size, 1)), low), high)
 
 
-def tiles(rows: int, columns: int, like: Tensor) -> dict[str, int]:
+def tiles(
+    rows: int, columns: int, like: Tensor, largest: dict[int, tuple[int, int, int]] = TILES
+) -> dict[str, int]:  # fmt: skip
     """BM x BN outputs and BK terms a step of a dot, by shape and type alone; smaller where a GPU would be idle."""
-    tall, wide, inner = TILES[like.element_size()]
+    tall, wide, inner = largest[like.element_size()]
     bm, bn = tile_of(rows, 16, tall), tile_of(columns, 32, wide)
     while bm * bn > 1024 and triton.cdiv(rows, bm) * triton.cdiv(columns, bn) < PROGRAMS:
         bm, bn = (bm, bn // 2) if bn > bm else (bm // 2, bn)

@@ -32,6 +32,7 @@ _FLAGS = {
         "batch_size": "of the training; default: the data set's recipe",
         "lr": "learning rate at the start; default: the data set's recipe",
         "device": "cpu, cuda or cuda:N",
+        "layout": "of sparse layers: masked (default), csr or auto (the faster for each layer); several are compared",
         "threads": "of torch on the CPU; default 1 for digits, else torch's own number",
         "out": "folder of results.jsonl and accuracy.png; default runs/DATASET-MODEL",
     },
@@ -125,6 +126,7 @@ def run(
     batch_size: int | None = None,
     lr: float | None = None,
     device: str = "cpu",
+    layout: list[str] | None = None,
     threads: int | None = None,
     out: Path | None = None,
 ) -> None:
@@ -146,6 +148,8 @@ def run(
         chosen["densities"] = [_number("density", text) for text in _split(density)]
     if method:
         chosen["methods"] = _split(method)
+    if layout:
+        chosen["layouts"] = _split(layout)
     plan = harness.Plan(
         dataset, model, seeds=seeds, epochs=epochs, batch_size=batch_size, lr=lr, device=device, **chosen
     )

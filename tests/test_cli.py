@@ -55,11 +55,13 @@ def test_the_table_is_not_cut_on_a_narrow_terminal(tmp_path, capsys, monkeypatch
 
 def test_flags_reach_the_plan(tmp_path, capsys):
     flags = ["--model", "mlp", "--seeds", "1", "--epochs", "0", "--batch-size", "50", "--lr", "0.03", "--threads", "1"]
-    code, _, _ = call(capsys, "run", *flags, "--method", "random/priority", "--density", "0.4", "--out", str(tmp_path))
+    flags += ["--method", "random/priority", "--density", "0.4", "--layout", "csr"]
+    code, _, _ = call(capsys, "run", *flags, "--out", str(tmp_path))
     key = json.loads((tmp_path / "results.jsonl").read_text().splitlines()[1])["key"]
     assert code == 0
     assert (key["model"], key["epochs"], key["batch_size"], key["lr"]) == ("mlp", 0, 50, 0.03)
     assert (key["method"], key["density"], key["device"]) == ("random/priority", 0.4, "cpu")
+    assert key["layout"] == "csr"
 
 
 def test_a_run_of_failures_alone_fails(tmp_path, capsys, monkeypatch):
@@ -102,6 +104,7 @@ def test_interruption_says_how_to_go_on(tmp_path, capsys, monkeypatch):
         (("run", "--seeds", "many"), "'--seeds'"),
         (("run", "--threads", "0"), "threads must be at least 1"),
         (("run", "--device", "tpu0"), "device must be cpu, cuda or cuda:N"),
+        (("run", "--layout", "coo"), "run: layout must be one of masked, csr, auto, got 'coo'"),
         (("run", "--colour", "red"), "--colour"),
         (("walk",), "walk"),
         (("prune",), "density must be given"),

@@ -95,7 +95,7 @@ KERNELS = [
     ("bernoulli_tiles", "bernoulli_tiles_kernel", {**PATCH, **COIN, **WIDE}),
 ]  # fmt: skip
 
-TILES = {"fp32": (32, 64, 32), "fp64": (32, 64, 16), "bf16": (64, 128, 64), "fp16": (64, 128, 64)}
+DOTS = {"fp32": (32, 64, 32), "fp64": (32, 64, 16), "bf16": (64, 128, 64), "fp16": (64, 128, 64)}
 
 
 def tensors(kind, *names):
@@ -104,7 +104,7 @@ def tensors(kind, *names):
 
 def tile(kind):
     """The largest tile of a dot, as the launchers choose it."""
-    return {**dict(zip(("BM", "BN", "BK"), TILES[kind], strict=True)), "UPCAST": False, "num_warps": 4}
+    return {**dict(zip(("BM", "BN", "BK"), DOTS[kind], strict=True)), "UPCAST": False, "num_warps": 4}
 
 
 PATTERN = {"offsets": "*i32", "indices": "*i32", "order": "*i32", "batch": "i32", "num_warps": 4}
@@ -123,7 +123,7 @@ def masked(kind, **options):
 
 
 def blocked(kind, size, **options):
-    rows, columns, inner = TILES[kind]
+    rows, columns, inner = DOTS[kind]
     fitted = {"BM": min(size, rows), "BN": min(size, columns), "BK": min(size, inner), "SIZE": size}
     floats = tensors(kind, "blocks", "dense", "left", "right", "y")
     return {**PATTERN, **floats, "parts": "i32", "shares": "i32", **tile(kind), **fitted, **options}
@@ -140,10 +140,10 @@ PRODUCTS = [
     ("sddmm", "sddmm_kernel", gathered("fp64", CHUNK=128, TILE=1, ORDERED=False)),
     ("spmm_backward", "spmm_backward_kernel", gathered("bf16", CHUNK=4, TILE=512)),
     ("spmm_backward", "spmm_backward_kernel", gathered("fp64", CHUNK=128, TILE=1)),
-    *(("masked_linear", "masked_linear_kernel", masked(kind, stride_k=1, BIASED=True)) for kind in TILES),
+    *(("masked_linear", "masked_linear_kernel", masked(kind, stride_k=1, BIASED=True)) for kind in DOTS),
     *(("masked_linear", "masked_linear_kernel", masked(k, stride_n=1, BIASED=False)) for k in ("fp32", "fp64", "bf16")),
     ("masked_linear", "masked_linear_kernel", masked("bf16", stride_k=1, BIASED=True, BM=16, BN=32)),
-    *(("masked_linear", "masked_linear_dw_kernel", masked(kind)) for kind in TILES),
+    *(("masked_linear", "masked_linear_dw_kernel", masked(kind)) for kind in DOTS),
     ("blocks", "block_spmm_kernel", blocked("fp32", 128, ORDERED=False, TRANSPOSED=False)),
     ("blocks", "block_spmm_kernel", blocked("fp64", 64, ORDERED=True, TRANSPOSED=True)),
     ("blocks", "block_spmm_kernel", blocked("bf16", 128, ORDERED=True, TRANSPOSED=True)),
@@ -152,6 +152,41 @@ PRODUCTS = [
     ("blocks", "block_sddmm_kernel", blocked("fp64", 128)),
     ("blocks", "block_sddmm_kernel", blocked("bf16", 128)),
 ]  # fmt: skip
+NUMBERS = (
+    "height width out_height out_width stride_h stride_w top left dilation_h dilation_w phase_height phase_width "
+    "images outputs channels per_group groups x_stride y_stride grad_stride dx_stride part kept first batch"
+)
+GEOMETRY = {**dict.fromkeys(NUMBERS.split(), "i32"), "KH": 3, "KW": 3}
+
+
+def masked_images(kind, widest=128, **options):
+    rows, columns, depth, warps = {"fp32": (32, 64, 16, 4), "fp64": (32, 32, 16, 4)}.get(kind, (64, widest, 32, 8))
+    held = {"BM": rows, "BN": columns, "BK": depth, "num_warps": warps, "UPCAST": False, "BIASED": True}
+    floats = tensors(kind, "x", "weight", "bias", "y", "grad", "dx", "dw")
+    return {**floats, "mask": "*i32" if kind == "fp64" else "*u8", **GEOMETRY, **held, **options}
+
+
+def sparse_images(kind, **options):
+    floats = tensors(kind, "values", "x", "bias", "y", "grad", "dx")
+    patterns = tensors("i32", "row_offsets", "columns", "column_offsets", "rows", "order")
+    held = {"PIXELS": 16 if kind == "fp64" else 32, "BATCH": 64, "BIASED": True, "WEIGHTS": True, "num_warps": 4}
+    return {**floats, **patterns, "partial": "*fp64" if kind == "fp64" else "*fp32", **GEOMETRY, **held, **options}
+
+
+WIDTHS, UNIT = ("fp32", "fp64", "bf16"), {"stride_h": 1, "stride_w": 1, "KH": 1, "KW": 1}
+CONVOLUTIONS = [
+    *(("masked_conv2d", "masked_conv2d_kernel", masked_images(kind)) for kind in WIDTHS),
+    ("masked_conv2d", "masked_conv2d_kernel", masked_images("fp16", BIASED=False, **UNIT)),
+    *(("masked_conv2d_dx", "masked_conv2d_dx_kernel", masked_images(kind)) for kind in WIDTHS),
+    ("masked_conv2d_dx", "masked_conv2d_dx_kernel", masked_images("fp16", **UNIT)),
+    *(("masked_conv2d_dw", "masked_conv2d_dw_kernel", masked_images(kind, widest=64)) for kind in WIDTHS),
+    ("masked_conv2d_dw", "masked_conv2d_dw_kernel", masked_images("fp16", widest=64, dw="*fp32", **UNIT)),
+    *(("spconv", "spconv_kernel", sparse_images(kind)) for kind in WIDTHS),
+    ("spconv", "spconv_kernel", sparse_images("fp16", batch=1, PIXELS=2048, BATCH=1, BIASED=False)),
+    *(("spconv_dw", "spconv_dw_kernel", sparse_images(kind)) for kind in WIDTHS),
+    *(("spconv_backward", "spconv_backward_kernel", sparse_images(kind)) for kind in WIDTHS),
+    ("spconv_backward", "spconv_backward_kernel", sparse_images("fp16", WEIGHTS=False, **UNIT)),
+]
 ALIGNED = {"numel", "batch", "m", "n", "k", "stride_n", "stride_k"}  # sizes whose multiples of 16 Triton tells apart
 SHARED = {"cuda": 99 << 10, "hip": 64 << 10}  # bytes that a program may have on every device of the kind
 
@@ -199,7 +234,7 @@ def test_compiles(triton, target, module, name, arguments):
 
 
 @pytest.mark.parametrize("target", TARGETS)
-@pytest.mark.parametrize(("module", "name", "arguments"), PRODUCTS)
+@pytest.mark.parametrize(("module", "name", "arguments"), PRODUCTS + CONVOLUTIONS)
 def test_products_compile(triton, target, module, name, arguments):
     kernel = compiled(triton, target, module, name, arguments, fusion=True)
     backend = TARGETS[target][0]
@@ -233,7 +268,7 @@ def test_fp64_stays_fp64(triton, module, name, arguments):
         assert not re.search(r"\bf(32|16)\b", asm["ttir"])
 
 
-@pytest.mark.parametrize(("module", "name", "arguments"), KERNELS + PRODUCTS)
+@pytest.mark.parametrize(("module", "name", "arguments"), KERNELS + PRODUCTS + CONVOLUTIONS)
 def test_addresses_are_64_bits_wide(triton, module, name, arguments):
     ttir = compiled(triton, "sm_90", module, name, arguments).asm["ttir"]
     programs = re.findall(r"(%\w+) = tt\.get_program_id", ttir)
@@ -256,7 +291,7 @@ def test_every_kernel_is_listed(triton):
         for name, value in vars(module).items():
             if isinstance(value, triton.JITFunction) and value.__module__ == module.__name__ and "_kernel" in name:
                 found.add((stem, name))
-    assert found == {(module, name) for module, name, _ in KERNELS + PRODUCTS}
+    assert found == {(module, name) for module, name, _ in KERNELS + PRODUCTS + CONVOLUTIONS}
 
 
 def test_launches_of_the_sampler_forbid_fusion(triton):
