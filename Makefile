@@ -25,7 +25,8 @@ lint: $(READY)  ## ruff and pyright
 compile: $(READY)  ## every Triton kernel, compiled for GPUs that are not in the machine
 	$(BIN)/pytest tests/kernels -m offline
 
-bench: $(READY)  ## side-by-side timings on this machine -> bench/results
+bench: $(READY)  ## timings on this machine: operations one by one, then ours beside others -> bench/results
+	$(BIN)/python -m pytest bench/suites --benchmark-max-time=0.2 --benchmark-min-rounds=3 --benchmark-warmup=on --benchmark-warmup-iterations=2 --benchmark-columns=median,iqr,rounds --benchmark-sort=name
 	$(BIN)/python -m bench.run
 
 gpu:  ## on a machine with a GPU and no network: build in place, GPU tests, benches, golden hashes -> one JSON

@@ -84,7 +84,7 @@ class SparseConv2d(Sparse, nn.Conv2d):
     def forward(self, input: Tensor) -> Tensor:
         """Return `[B, out_channels, H', W']` from an input `[B, in_channels, H, W]` (or both without B)."""
         if self.layout == "masked":
-            return self._conv_forward(input, self.masked_weight(), self.bias)
+            return self._conv_forward(ops.batch_first(input), self.masked_weight(), self.bias)
         if input.ndim not in (3, 4):
             shape = list(input.shape)
             raise ValueError(f"SparseConv2d: input must have shape [B, C, H, W] or [C, H, W], got {shape}")

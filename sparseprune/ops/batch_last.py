@@ -33,6 +33,16 @@ def batch_last(x: Tensor) -> Tensor:
     return _ContiguousJvp.apply(physical).movedim(-1, 0)
 
 
+def batch_first(x: Tensor) -> Tensor:
+    """Return a batch-last `x` `[B, ...]` contiguous, by one fast transpose, differentiable; any other `x` as it is.
+
+    For dense layers behind sparse ones: torch's own copy takes many times as long for images.
+    """
+    if x.is_contiguous() or not x.movedim(0, -1).is_contiguous():
+        return x
+    return _Turned.apply(x) if torch.compiler.is_compiling() else _TurnedJvp.apply(x)
+
+
 def contiguous(x: Tensor) -> Tensor:
     """Return a batch-last `x` `[..., B]` contiguous, by the fast transpose where its memory has the batch first."""
     if x.is_contiguous():
@@ -79,3 +89,23 @@ class _ContiguousJvp(_Contiguous):
     @staticmethod
     def jvp(ctx: Any, tangent: Tensor) -> Tensor:
         return contiguous(tangent)
+
+
+def _turned(x: Tensor) -> Tensor:
+    if not torch.compiler.is_compiling():
+        global _count
+        _count += 1
+    rows = x.movedim(0, -1)
+    return torch.ops.sparseprune.transpose(rows.flatten(0, -2)).view(x.shape) if x.numel() else x.contiguous()
+
+
+class _Turned(_Contiguous):
+    @staticmethod
+    def forward(x: Tensor) -> Tensor:
+        return _turned(x)
+
+
+class _TurnedJvp(_Turned):
+    @staticmethod
+    def jvp(ctx: Any, tangent: Tensor) -> Tensor:
+        return tangent.contiguous()
