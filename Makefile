@@ -33,9 +33,11 @@ compile: $(READY)  ## every Triton kernel, compiled for GPUs that are not in the
 asan: $(READY)  ## the C++ products under AddressSanitizer and UBSan, for each instruction set (gcc; some minutes)
 	CFLAGS="$(SANITIZE)" LDFLAGS="$(SANITIZE)" SPARSEPRUNE_REQUIRE_EXT=1 \
 		$(BIN)/python setup.py -q build --build-base build/asan --build-lib build/asan/lib
-	for isa in avx512 avx2 plain; do SPARSEPRUNE_ISA=$$isa $(SANITIZED) $(BIN)/pytest tests/ops/test_products.py || exit; done
+	for isa in avx512 avx2 plain; do SPARSEPRUNE_ISA=$$isa $(SANITIZED) $(BIN)/pytest \
+		tests/ops/test_products.py tests/ops/test_convolutions.py -k "not instruction_sets" || exit; done
 
-bench: $(READY)  ## side-by-side timings on this machine -> bench/results
+bench: $(READY)  ## timings on this machine: operations one by one, then ours beside others -> bench/results
+	$(BIN)/python -m pytest bench/suites --benchmark-max-time=0.2 --benchmark-min-rounds=3 --benchmark-warmup=on --benchmark-warmup-iterations=2 --benchmark-columns=median,iqr,rounds --benchmark-sort=name
 	$(BIN)/python -m bench.run
 
 gpu:  ## on a machine with a GPU and no network: build in place, GPU tests, benches, golden hashes -> one JSON

@@ -71,7 +71,7 @@ setup(
     license="MIT",
     packages=[*find_packages(include=["sparseprune", "sparseprune.*"]), "sparseprune.kernels"],
     package_dir={"sparseprune.kernels": "kernels"},
-    package_data={"sparseprune": ["py.typed"]},
+    package_data={"sparseprune": ["py.typed", "nn/crossover.json"]},
     ext_modules=[extension()],
     cmdclass={"build_ext": OptionalBuildExtension},
     options={"bdist_wheel": {"py_limited_api": "cp310"}},

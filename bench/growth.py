@@ -12,8 +12,7 @@ from pathlib import Path
 import torch
 
 from sparseprune import sampling
-
-from .measure import Row, peak_extra_bytes, side_by_side
+from sparseprune.measure import Row, peak_extra_bytes, side_by_side
 
 SIZES = [1 << power for power in (20, 22, 24, 26, 28)]
 FRACTIONS = (0.01, 0.1, 1.0)

@@ -1,36 +1,62 @@
 """All side-by-side timings on this machine: a table, and one JSON file a suite under bench/results.
 
-python -m bench.run [--only sampler growth synflow] [--repeats 9] [--out FOLDER]
+python -m bench.run [--only products crossover ...] [--repeats 9] [--sparseprop-python PATH] [--out FOLDER]
+
+SparseProp is set beside ours where a Python has it: pip install sparseprop into a venv of its own that has torch, and
+give that venv's interpreter (or SPARSEPROP_PYTHON).
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
+import subprocess
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from . import growth, sampler, synflow
-from .measure import Row, environment
+from sparseprune.measure import Row, environment
 
-SUITES = {"sampler": sampler.rows, "growth": growth.rows, "synflow": synflow.rows}
+from . import crossover, growth, products, sampler, synflow
+
+SUITES = {
+    "products": products.rows,
+    "crossover": crossover.rows,
+    "sampler": sampler.rows,
+    "growth": growth.rows,
+    "synflow": synflow.rows,
+}
 RESULTS = Path(__file__).parent / "results"
 
 
 def table(rows: list[Row]) -> str:
-    lines = [f"{'op':20} {'ours ms':>10} {'peer ms':>10} {'ratio':>8}  peer, case"]
+    lines = [f"{'op':26} {'ours ms':>10} {'peer ms':>10} {'ratio':>8}  peer, case"]
     for row in rows:
         ratio = f"{row['ratio']:.1f}x" if row["ratio"] is not None else "WRONG"
         lines.append(
-            f"{row['op']:20} {row['ours']['median_ms']:10.2f} {row['theirs']['median_ms']:10.2f} {ratio:>8}"
+            f"{row['op']:26} {row['ours']['median_ms']:10.3f} {row['theirs']['median_ms']:10.3f} {ratio:>8}"
             f"  {row['peer']}; {row['case']}"
         )
     return "\n".join(lines)
 
 
+def _git(*arguments: str) -> str:
+    try:
+        return subprocess.run(["git", *arguments], capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def provenance() -> Row:
+    """Device, versions and commit: what a number means nothing without."""
+    commit = {"commit": _git("rev-parse", "--short", "HEAD"), "dirty": bool(_git("status", "--porcelain"))}
+    return {**environment(), **commit}
+
+
 def save(rows: list[Row], suite: str, folder: Path = RESULTS, **more: Any) -> Path:
-    about = environment()
+    about = provenance()
     device = re.sub(r"[^a-z0-9]+", "-", (about["gpu"] or about["cpu"]).lower()).strip("-")
     path = folder / f"{suite}-{device}-{about['cores']}-threads.json"
     folder.mkdir(parents=True, exist_ok=True)
@@ -43,10 +69,12 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=SUITES, default=list(SUITES))
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--sparseprop-python", default=os.environ.get("SPARSEPROP_PYTHON"))
     arguments = parser.parse_args()
+    suites = {**SUITES, "products": partial(products.rows, sparseprop=arguments.sparseprop_python)}
     agree = True
     for suite in arguments.only:
-        rows = SUITES[suite](arguments.repeats)
+        rows = suites[suite](arguments.repeats)
         print(f"{table(rows)}\nwritten to {save(rows, suite, arguments.out)}\n", flush=True)
         agree &= all(row["agrees"] for row in rows)
     if not agree:

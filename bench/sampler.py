@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from sparseprune import sampling
-
-from .measure import Row, side_by_side
+from sparseprune.measure import Row, side_by_side
 
 GROUPS = 64
 

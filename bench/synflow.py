@@ -8,10 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sparseprune.measure import Row, side_by_side
 from sparseprune.models import build
 from sparseprune.prune import prune
-
-from .measure import Row, side_by_side
 
 ITERATIONS = 100
 CASES = {"resnet20": 0.05, "vgg19": 0.05}

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from sparseprune import sampling
+from sparseprune.measure import Row
 
-from .measure import Row, environment
+from .run import provenance
 
 SIZE, GROUPS, FRACTIONS = 30_000, 10, (0.01, 0.1)
 METHODS = ("multinomial", "poisson", "systematic", "bernoulli", "priority")
@@ -119,7 +120,7 @@ def main() -> None:
             for fraction in FRACTIONS
             for method in METHODS
         ]
-        RESULTS.write_text(json.dumps({"environment": environment(), "size": SIZE, "rows": rows}, indent=1) + "\n")
+        RESULTS.write_text(json.dumps({"environment": provenance(), "size": SIZE, "rows": rows}, indent=1) + "\n")
     rows = json.loads(RESULTS.read_text())["rows"]
     for row in rows:
         ratio = [a / b for a, b in zip(row["measured"], row["closed_form"] or row["measured"], strict=True) if b] or [1]

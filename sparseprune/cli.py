@@ -1,4 +1,4 @@
-"""The command line: run (the main job), prune, doctor."""
+"""The command line: run (the main job), prune, bench, doctor."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from rich.console import Console
+    from rich.table import Table
     from torch import nn
     from typer import Typer
 
@@ -32,6 +33,7 @@ _FLAGS = {
         "batch_size": "of the training; default: the data set's recipe",
         "lr": "learning rate at the start; default: the data set's recipe",
         "device": "cpu, cuda or cuda:N",
+        "layout": "of sparse layers: masked (default), csr or auto (the faster for each layer); several are compared",
         "threads": "of torch on the CPU; default 1 for digits, else torch's own number",
         "out": "folder of results.jsonl and accuracy.png; default runs/DATASET-MODEL",
     },
@@ -50,6 +52,12 @@ _FLAGS = {
         "weights": "a saved state_dict of the net to score; default: fresh weights drawn from --seed",
         "seed": "of everything random",
         "out": "file for the mask (safetensors)",
+    },
+    "bench": {
+        "calibrate": "measure from which density csr layers win, and write the table that layout auto reads",
+        "out": "file for the table; default crossover.json",
+        "quick": "a coarse table: seconds in place of minutes",
+        "threads": "of torch on the CPU; default torch's own number",
     },
     "doctor": {"strict": "exit with 1 unless the compiled extension is loaded and triton imports"},
 }
@@ -99,7 +107,7 @@ def build() -> Typer:
         pretty_exceptions_enable=False,
         rich_markup_mode="markdown",  # paragraphs that fit the terminal
     )
-    for command in (run, prune, doctor):
+    for command in (run, prune, bench, doctor):
         app.command()(_explained(command))
     return app
 
@@ -125,6 +133,7 @@ def run(
     batch_size: int | None = None,
     lr: float | None = None,
     device: str = "cpu",
+    layout: list[str] | None = None,
     threads: int | None = None,
     out: Path | None = None,
 ) -> None:
@@ -146,6 +155,8 @@ def run(
         chosen["densities"] = [_number("density", text) for text in _split(density)]
     if method:
         chosen["methods"] = _split(method)
+    if layout:
+        chosen["layouts"] = _split(layout)
     plan = harness.Plan(
         dataset, model, seeds=seeds, epochs=epochs, batch_size=batch_size, lr=lr, device=device, **chosen
     )
@@ -164,22 +175,26 @@ def run(
 
 def _conclude(plan: Plan, rows: list[dict[str, Any]], folder: Path, console: Console) -> None:
     """Print the table, write the picture, and fail if nothing succeeded."""
-    from rich.console import Console
-
     from .plots import accuracy_against_density
     from .summary import summarise, table
 
     title = f"{plan.dataset}, {plan.model}, {plan.recipe.epochs} epochs, {plan.seeds} paired seed(s)"
     lines = summarise(rows)
     shown = table(lines, f"{title}: mean ± std")
-    # Wider than the console rather than cut: a log has no edge, and a terminal wraps.
-    Console(width=max(console.width, Console(width=_WIDEST).measure(shown).maximum)).print(shown)
+    _print_whole(shown, console)
     accuracy_against_density(lines, folder / "accuracy.png", title)
     console.print(
         f"results: {folder / 'results.jsonl'}\npicture: {folder / 'accuracy.png'}", highlight=False, soft_wrap=True
     )
     if all("error" in row for row in rows):
         sys.exit(1)
+
+
+def _print_whole(shown: Table, console: Console) -> None:
+    """Print a table wider than the console rather than cut: a log has no edge, and a terminal wraps."""
+    from rich.console import Console
+
+    Console(width=max(console.width, Console(width=_WIDEST).measure(shown).maximum)).print(shown)
 
 
 def prune(
@@ -252,6 +267,46 @@ def _load_weights(net: nn.Module, path: Path) -> None:
         raise
     except Exception as error:  # a foreign file fails in as many ways as there are formats
         raise ValueError(f"prune: weights must be a saved state_dict of the model, got {path}: {error}") from None
+
+
+def bench(calibrate: bool = False, out: Path | None = None, quick: bool = False, threads: int | None = None) -> None:
+    """Time dense, masked and csr layers on this machine; --calibrate writes the table from which layout auto chooses.
+
+    Set SPARSEPRUNE_CROSSOVER to the file written to have it used in place of the table that comes with the package.
+    """
+    import torch
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from . import ops
+    from .calibrate import calibrate as measure
+    from .calibrate import save
+    from .speeds import speeds, table
+
+    path = out if out is not None else Path("crossover.json")
+    if not calibrate and (out is not None or quick):
+        raise ValueError("bench: out and quick need --calibrate")
+    if threads is not None and threads < 1:
+        raise ValueError(f"bench: threads must be at least 1, got {threads}")
+    if not path.parent.is_dir():
+        raise ValueError(f"bench: out must be in an existing folder, got {out}")
+    if (missing := ops.extension_error()) is not None:
+        raise ValueError(f"bench: needs the compiled extension, without which csr never wins: {missing}")
+    torch.set_num_threads(threads or torch.get_num_threads())
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("calibrate" if calibrate else "bench")
+
+        def progress(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total)
+
+        shown = None if calibrate else table(speeds(progress=progress))
+        if calibrate:
+            save(measure(quick=quick, progress=progress), path)
+    if shown is not None:
+        _print_whole(shown, Console())
+    else:
+        print(f"written to {path}; to have it used: export SPARSEPRUNE_CROSSOVER={path.resolve()}")
 
 
 def doctor(strict: bool = False) -> None:

@@ -8,20 +8,23 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
+from torch import nn
 
 from . import __version__, models, scores, select
 from .data import Dataset, load
 from .data import names as dataset_names
 from .masks import Report
-from .nn import sparsify
+from .nn import layouts, sparsify
 from .prune import prune
 from .results import Results, Row, identity
-from .training import train
+from .training import train, usage
 
 DENSE = "dense"
+MASKED = "masked"
+LAYOUTS = (MASKED, "csr", "auto")
 # The hard threshold, Algorithm 1 with its 1/(s p) folded into the weights, and the paper's binary random mask.
 SELECTS = ("threshold", "multinomial", "without_replacement")
 _CHECKPOINT_SECONDS = 30.0
@@ -61,18 +64,18 @@ class Job:
     augment: bool
     device: str
     version: str = __version__
+    layout: str = MASKED
 
     @property
     def key(self) -> dict[str, Any]:
-        """Return the configuration as the JSON lines carry it."""
-        return asdict(self)
+        """Return the configuration as the JSON lines carry it; no layout is the masked one, as in older files."""
+        return {name: value for name, value in asdict(self).items() if (name, value) != ("layout", MASKED)}
 
     def __str__(self) -> str:
-        return (
-            f"{self.method} seed {self.seed}"
-            if self.method == DENSE
-            else f"{self.method} {self.density:g} seed {self.seed}"
-        )
+        if self.method == DENSE:
+            return f"{self.method} seed {self.seed}"
+        layout = "" if self.layout == MASKED else f" {self.layout}"
+        return f"{self.method} {self.density:g}{layout} seed {self.seed}"
 
 
 @dataclass(frozen=True)
@@ -92,6 +95,7 @@ class Plan:
     batch_size: int | None = None
     lr: float | None = None
     device: str = "cpu"
+    layouts: Sequence[str] = (MASKED,)
     pairs: tuple[str, ...] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -106,6 +110,11 @@ class Plan:
             raise ValueError("run: density must name at least one density, got none")
         if not self.methods:
             raise ValueError("run: method must name at least one method, got none")
+        if not self.layouts:
+            raise ValueError("run: layout must name at least one layout, got none")
+        for layout in self.layouts:
+            if layout not in LAYOUTS:
+                raise ValueError(f"run: layout must be one of {', '.join(LAYOUTS)}, got {layout!r}")
         for name, value, least in (
             ("seeds", self.seeds, 1),
             ("epochs", self.epochs, 0),
@@ -131,12 +140,14 @@ class Plan:
 
     def jobs(self, dataset: Dataset) -> list[Job]:
         """Return every training, seed by seed, so that an interrupted run has whole seeds to compare."""
-        cells = [(DENSE, 1.0), *((pair, density) for density in dict.fromkeys(self.densities) for pair in self.pairs)]
+        cells = [(DENSE, 1.0, MASKED)]
+        for density in dict.fromkeys(self.densities):
+            cells += [(pair, density, layout) for pair in self.pairs for layout in dict.fromkeys(self.layouts)]
         common = {"dataset": dataset.name, "data": fingerprint(dataset), "model": self.model, "device": self.device}
         return [
-            Job(method=method, density=density, seed=seed, **common, **asdict(self.recipe))
+            Job(method=method, density=density, layout=layout, seed=seed, **common, **asdict(self.recipe))
             for seed in range(self.seeds)
-            for method, density in cells
+            for method, density, layout in cells
         ]
 
 
@@ -193,7 +204,9 @@ def run(
 
     Returns:
         One row a job, in the order of the plan: "key" and either "error" or "accuracy", "density", "kept", "total",
-        "prune_ms", "collapsed" (names of layers that keep nothing), "diverged", "losses", "train_seconds".
+        "prune_ms", "collapsed" (names of layers that keep nothing), "diverged", "losses", "train_seconds", "step_ms"
+        (the median), "peak_bytes" (the most that model and training added to the memory in use), "csr_layers" (how many
+        have that layout).
 
     Raises:
         ValueError, FileNotFoundError: a bad plan, data or file, before anything is written.
@@ -213,6 +226,7 @@ def run(
     watcher.planned(jobs, len(jobs) - len(pending))
     if pending:
         dataset = dataset.to(plan.device)
+        _warm(plan, dataset)
         with results.writing():
             for job in pending:
                 name = hashlib.sha256(identity(job.key).encode()).hexdigest()[:16]
@@ -221,6 +235,15 @@ def run(
                 watcher.finished(job, row)
         rows = results.load()
     return [rows[identity(job.key)] for job in jobs]
+
+
+def _warm(plan: Plan, dataset: Dataset) -> None:
+    """Take one step of a net that is dropped: what libraries load and keep must not count for the first job."""
+    model = models.build(plan.model, classes=dataset.classes, input_shape=dataset.input_shape, seed=0)
+    inputs, targets = next(iter(dataset.batches(plan.recipe.batch_size, seed=0)))
+    optimizer = torch.optim.SGD(model.to(plan.device).parameters(), lr=0.1)  # imports much at its first step
+    torch.nn.functional.cross_entropy(model(inputs), targets).backward()
+    optimizer.step()
 
 
 def attempt(job: Job, dataset: Dataset, checkpoint: Path, watcher: Watcher) -> Row:
@@ -234,20 +257,14 @@ def attempt(job: Job, dataset: Dataset, checkpoint: Path, watcher: Watcher) -> R
 
 def perform(job: Job, dataset: Dataset, checkpoint: Path, watcher: Watcher) -> dict[str, Any]:
     """Build, prune, train and measure; the checkpoint of a finished training is removed."""
+    device = torch.device(job.device)
+    usage.reset_peak(device)
+    before = usage.in_use(device)
     model = models.build(job.model, classes=dataset.classes, input_shape=dataset.input_shape, seed=job.seed)
     model.to(job.device)
-    outcome: dict[str, Any] = {"density": 1.0, "prune_ms": 0.0, "collapsed": []}
+    outcome: dict[str, Any] = {"density": 1.0, "prune_ms": 0.0, "collapsed": [], "csr_layers": 0}
     if job.method != DENSE:
-        score, _, selector = job.method.partition("/")
-        batches = dataset.scoring_batches(_SCORING_SAMPLES, seed=job.seed)
-        start = _now(job.device)
-        masks = prune(model, job.density, score=score, select=selector, data=batches, seed=job.seed)
-        milliseconds = 1000 * (_now(job.device) - start)
-        report = masks.report()
-        watcher.pruned(job, report)
-        sparsify(model, masks, scale="fold")
-        outcome = {"density": report.density, "kept": report.kept, "total": report.total}
-        outcome |= {"prune_ms": milliseconds, "collapsed": list(report.collapsed)}
+        outcome = _prune(model, job, dataset, watcher)
     start = _now(job.device)
     history = train(
         model,
@@ -263,8 +280,26 @@ def perform(job: Job, dataset: Dataset, checkpoint: Path, watcher: Watcher) -> d
         checkpoint_seconds=_CHECKPOINT_SECONDS,
     )
     outcome |= {"accuracy": history.accuracy, "diverged": history.diverged, "losses": list(history.losses)}
+    grown = None if history.peak_bytes is None or before is None else history.peak_bytes - before
+    outcome |= {"step_ms": history.step_ms, "peak_bytes": grown}
     checkpoint.unlink(missing_ok=True)
     return {**outcome, "train_seconds": _now(job.device) - start}
+
+
+def _prune(model: nn.Module, job: Job, dataset: Dataset, watcher: Watcher) -> dict[str, Any]:
+    """Prune a fresh model and make it sparse in the job's layout; return what a row says of that."""
+    score, _, selector = job.method.partition("/")
+    batches = dataset.scoring_batches(_SCORING_SAMPLES, seed=job.seed)
+    start = _now(job.device)
+    masks = prune(model, job.density, score=score, select=selector, data=batches, seed=job.seed)
+    milliseconds = 1000 * (_now(job.device) - start)
+    report = masks.report()
+    watcher.pruned(job, report)
+    example, _ = next(iter(dataset.batches(job.batch_size, seed=job.seed)))
+    sparsify(model, masks, layout=cast(Any, job.layout), scale="fold", inputs=example)
+    outcome = {"density": report.density, "kept": report.kept, "total": report.total}
+    in_csr = sum(layer.layout == "csr" for layer in layouts(model).values())
+    return outcome | {"prune_ms": milliseconds, "collapsed": list(report.collapsed), "csr_layers": in_csr}
 
 
 def _now(device: str) -> float:

@@ -8,13 +8,15 @@ from .files import write_whole
 from .harness import DENSE
 from .summary import Line
 
+_MARKERS = {"masked": "o", "csr": "x", "auto": "+"}
 _STYLES = {"threshold": "-", "multinomial": "--", "without_replacement": ":", "priority": "-."}
 
 
 def accuracy_against_density(lines: list[Line], path: Path, title: str) -> None:
     """Draw mean accuracy with its standard deviation over seeds against density on a log axis.
 
-    A colour a score; solid lines are hard thresholds, broken ones sketches; the dense net is the horizontal line.
+    A colour a score; solid lines are hard thresholds, broken ones sketches; markers tell layouts; the dense net is the
+    horizontal line.
 
     Args:
         lines: what `summarise` returned.
@@ -25,16 +27,17 @@ def accuracy_against_density(lines: list[Line], path: Path, title: str) -> None:
 
     figure = Figure(figsize=(8, 5), dpi=120, layout="constrained")
     axes = figure.add_subplot()
-    methods = list(dict.fromkeys(line.method for line in lines if line.method != DENSE and line.accuracy))
-    colours = {score: f"C{index}" for index, score in enumerate(dict.fromkeys(m.partition("/")[0] for m in methods))}
-    for method in methods:
+    kinds = list(dict.fromkeys((line.method, line.layout) for line in lines if line.method != DENSE and line.accuracy))
+    colours = {score: f"C{i}" for i, score in enumerate(dict.fromkeys(m.partition("/")[0] for m, _ in kinds))}
+    for method, layout in kinds:
         score, _, selector = method.partition("/")
-        points = [(line.density, line.accuracy) for line in lines if line.method == method and line.accuracy]
+        points = [(x.density, x.accuracy) for x in lines if (x.method, x.layout) == (method, layout) and x.accuracy]
         densities = [density for density, _ in points]
         means = [100 * stat.mean for _, stat in points]
         stds = [100 * stat.std for _, stat in points]
         style = {"color": colours[score], "linestyle": _STYLES.get(selector, (0, (1, 3)))}
-        axes.errorbar(densities, means, stds, marker="o", markersize=4, capsize=2, label=method, **style)
+        style["label"] = method if layout == "masked" else f"{method}, {layout}"
+        axes.errorbar(densities, means, stds, marker=_MARKERS[layout], markersize=4, capsize=2, **style)
     for line in lines:
         if line.method == DENSE and line.accuracy:
             mean, std = 100 * line.accuracy.mean, 100 * line.accuracy.std

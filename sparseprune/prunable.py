@@ -21,7 +21,8 @@ def prunable(model: nn.Module, modules: Iterable[str | nn.Module] | None = None)
         Parameter name -> parameter, in `model.named_parameters()` order; a shared parameter once, by its first name.
 
     Raises:
-        ValueError: an entry of `modules` is not in the model or has nothing prunable in it.
+        ValueError: an entry of `modules` is not in the model or has nothing prunable in it; a layer of the
+            model in the csr layout, which holds its kept weights alone.
     """
     return {name: cast(nn.Parameter, group[0].weight) for name, group in layers(model, modules).items()}
 
@@ -34,8 +35,15 @@ def layers(
     Args and errors are those of `prunable`.
     """
     owners: dict[int, list[nn.Linear | nn.Conv2d]] = {}
-    for module in model.modules():
-        if isinstance(module, LAYERS) and isinstance(module._parameters.get("weight"), nn.Parameter):
+    for name, module in model.named_modules():
+        if not isinstance(module, LAYERS):
+            continue
+        if "values" in module._parameters:
+            raise ValueError(
+                f"prunable: layers must hold their weights, got {name or type(module).__name__!r} in the csr layout: "
+                "densify(model) first, or sparsify(model, ..., layout='masked')"
+            )
+        if isinstance(module._parameters.get("weight"), nn.Parameter):
             owners.setdefault(id(module.weight), []).append(module)
     found = {name: owners[id(p)] for name, p in model.named_parameters() if id(p) in owners}
     if modules is None:

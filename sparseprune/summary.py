@@ -6,12 +6,16 @@ import statistics
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from .harness import DENSE
+from .harness import DENSE, MASKED
 from .results import Row
 
 if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
+
+
+# Rows by seed, by density, method and layout.
+Cells = dict[tuple[float, str, str], dict[int, Row]]
 
 
 @dataclass(frozen=True)
@@ -31,28 +35,34 @@ class Stat:
 
 @dataclass(frozen=True)
 class Line:
-    """One method at one density over its seeds.
+    """One method at one density in one layout over its seeds.
 
     Args:
         method: "dense" or "score/select".
+        layout: "masked", "csr" or "auto"; the dense net counts as masked.
         density: asked for; `achieved` is what the masks keep.
         seeds: how many gave an accuracy; `failed`: an error; `collapsed`: some layer kept nothing; `diverged`: the
             last loss was not finite.
         accuracy: in [0, 1].
         to_dense: accuracy minus the dense net's of the same seed.
         to_threshold: accuracy minus the same score's under "threshold" of the same seed; None for threshold itself.
-        prune_ms: the median over seeds.
+        to_masked: accuracy minus that in the masked layout of the same seed; None for the masked layout itself.
+        prune_ms, step_ms, peak_bytes: the median over seeds; the last two None for rows of versions without them.
         error: the first error, if any.
     """
 
     method: str
+    layout: str
     density: float
     seeds: int
     accuracy: Stat | None
     to_dense: Stat | None
     to_threshold: Stat | None
+    to_masked: Stat | None
     achieved: Stat | None
     prune_ms: float | None
+    step_ms: float | None
+    peak_bytes: float | None
     collapsed: int
     diverged: int
     failed: int
@@ -65,34 +75,44 @@ def summarise(rows: list[Row]) -> list[Line]:
     Args:
         rows: what `sparseprune.harness.run` returned.
     """
-    cells: dict[tuple[float, str], dict[int, Row]] = {}
+    cells: Cells = {}
     for row in rows:
         key = row["key"]
-        cells.setdefault((key["density"], key["method"]), {})[key["seed"]] = row
+        cells.setdefault((key["density"], key["method"], key.get("layout", MASKED)), {})[key["seed"]] = row
     order = sorted(cells, key=lambda cell: (cell[1] != DENSE, -cell[0]))  # stable: methods stay in the plan's order
     return [_line(cells, *cell) for cell in order]
 
 
-def _line(cells: dict[tuple[float, str], dict[int, Row]], density: float, method: str) -> Line:
-    rows = cells[density, method]
+def _line(cells: Cells, density: float, method: str, layout: str) -> Line:
+    rows = cells[density, method, layout]
     good = {seed: row for seed, row in rows.items() if "accuracy" in row}
     score, _, selector = method.partition("/")
-    threshold = cells.get((density, f"{score}/threshold"), {}) if selector not in ("", "threshold") else {}
+    threshold = cells.get((density, f"{score}/threshold", layout), {}) if selector not in ("", "threshold") else {}
+    masked = cells.get((density, method, MASKED), {}) if layout != MASKED else {}
     errors = [row["error"] for row in rows.values() if "error" in row]
     return Line(
         method,
+        layout,
         density,
         len(good),
         Stat.of([row["accuracy"] for row in good.values()]),
-        None if method == DENSE else _paired(good, cells.get((1.0, DENSE), {})),
+        None if method == DENSE else _paired(good, cells.get((1.0, DENSE, MASKED), {})),
         _paired(good, threshold),
+        _paired(good, masked),
         Stat.of([row["density"] for row in good.values()]),
-        None if method == DENSE or not good else statistics.median(row["prune_ms"] for row in good.values()),
+        None if method == DENSE else _median(good, "prune_ms"),
+        _median(good, "step_ms"),
+        _median(good, "peak_bytes"),
         sum(bool(row["collapsed"]) for row in good.values()),
         sum(row["diverged"] for row in good.values()),
         len(errors),
         errors[0] if errors else None,
     )
+
+
+def _median(rows: dict[int, Row], name: str) -> float | None:
+    values = [row[name] for row in rows.values() if row.get(name) is not None]
+    return statistics.median(values) if values else None
 
 
 def _paired(rows: dict[int, Row], others: dict[int, Row]) -> Stat | None:
@@ -108,9 +128,11 @@ def table(lines: list[Line], title: str) -> Table:
     from rich.table import Table
 
     result = Table(title=title, box=box.SIMPLE_HEAD, collapse_padding=True, pad_edge=False, caption=_notes(lines))
-    names = ("density", "method", "accuracy %", "- dense", "- threshold", "kept %", "prune ms", "collapse")
+    several = len({line.layout for line in lines if line.method != DENSE}) > 1
+    names = ["density", "method", "layout", "accuracy %", "- dense", "- threshold"]
+    names += ["- masked"] * several + ["kept %", "prune ms", "step ms", "peak MB", "collapse"]
     for name in names:
-        result.add_column(name, justify="left" if name == "method" else "right", no_wrap=True)
+        result.add_column(name, justify="left" if name in ("method", "layout") else "right", no_wrap=True)
     before = None
     for line in lines:
         if before is not None and line.density != before:
@@ -118,11 +140,15 @@ def table(lines: list[Line], title: str) -> Table:
         result.add_row(
             "" if line.density == before else f"{line.density:g}",
             line.method,
+            line.layout if line.method != DENSE else "",
             _percent(line.accuracy) or "failed",
             _percent(line.to_dense, sign=True),
             _percent(line.to_threshold, sign=True),
+            *[_percent(line.to_masked, sign=True)] * several,
             f"{100 * line.achieved.mean:.2f}" if line.achieved else "",
             f"{line.prune_ms:.0f}" if line.prune_ms is not None else "",
+            f"{line.step_ms:.2f}" if line.step_ms is not None else "",
+            f"{line.peak_bytes / 1e6:.1f}" if line.peak_bytes is not None else "",
             f"{line.collapsed}/{line.seeds}" if line.method != DENSE else "",
         )
         before = line.density
@@ -135,7 +161,7 @@ def _notes(lines: list[Line]) -> Text | None:
 
     notes = []
     for line in lines:
-        cell = f"{line.method} {line.density:g}"
+        cell = f"{line.method} {line.density:g}" + (f" {line.layout}" if line.layout != MASKED else "")
         if line.diverged:
             notes.append(f"diverged: {cell}, {line.diverged} of {line.seeds} seed(s)")
         if line.error:

@@ -10,9 +10,11 @@ FILES = sorted([*(ROOT / "sparseprune").rglob("*.py"), *(ROOT / "kernels").rglob
 
 # From the ground up: a part may import itself and what stands before it.
 LAYERS = [
-    {"ops", "kernels", "files"},
+    {"ops", "kernels", "files", "measure"},
     {"shards"},
     {"sampling", "nn", "prunable", "replica"},
+    {"speeds"},
+    {"calibrate"},
     {"masks", "densities", "inputs", "scores", "select", "prune"},
     {"models", "data", "training"},
     {"results", "doctor"},

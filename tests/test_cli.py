@@ -55,11 +55,13 @@ def test_the_table_is_not_cut_on_a_narrow_terminal(tmp_path, capsys, monkeypatch
 
 def test_flags_reach_the_plan(tmp_path, capsys):
     flags = ["--model", "mlp", "--seeds", "1", "--epochs", "0", "--batch-size", "50", "--lr", "0.03", "--threads", "1"]
-    code, _, _ = call(capsys, "run", *flags, "--method", "random/priority", "--density", "0.4", "--out", str(tmp_path))
+    flags += ["--method", "random/priority", "--density", "0.4", "--layout", "csr"]
+    code, _, _ = call(capsys, "run", *flags, "--out", str(tmp_path))
     key = json.loads((tmp_path / "results.jsonl").read_text().splitlines()[1])["key"]
     assert code == 0
     assert (key["model"], key["epochs"], key["batch_size"], key["lr"]) == ("mlp", 0, 50, 0.03)
     assert (key["method"], key["density"], key["device"]) == ("random/priority", 0.4, "cpu")
+    assert key["layout"] == "csr"
 
 
 def test_a_run_of_failures_alone_fails(tmp_path, capsys, monkeypatch):
@@ -102,6 +104,7 @@ def test_interruption_says_how_to_go_on(tmp_path, capsys, monkeypatch):
         (("run", "--seeds", "many"), "'--seeds'"),
         (("run", "--threads", "0"), "threads must be at least 1"),
         (("run", "--device", "tpu0"), "device must be cpu, cuda or cuda:N"),
+        (("run", "--layout", "coo"), "run: layout must be one of masked, csr, auto, got 'coo'"),
         (("run", "--colour", "red"), "--colour"),
         (("walk",), "walk"),
         (("prune",), "density must be given"),
@@ -110,6 +113,10 @@ def test_interruption_says_how_to_go_on(tmp_path, capsys, monkeypatch):
         (("prune", "--density", "0.1", "--out", "no/where"), "out must be in an existing folder"),
         (("prune", "--density", "0.1", "--weights", "absent.pt"), "absent.pt"),
         (("prune", "--density", "0.1", "--score", "snip"), "data"),
+        (("bench", "--quick"), "bench: out and quick need --calibrate"),
+        (("bench", "--out", "x.json"), "bench: out and quick need --calibrate"),
+        (("bench", "--threads", "0"), "bench: threads must be at least 1, got 0"),
+        (("bench", "--calibrate", "--out", "no/where"), "bench: out must be in an existing folder, got no/where"),
     ],
 )
 def test_a_mistake_is_one_line_and_writes_nothing(tmp_path, capsys, monkeypatch, arguments, reason):
@@ -141,17 +148,40 @@ def test_prune_scores_on_data_and_on_saved_weights(tmp_path, capsys):
     assert code == 2 and "must be a saved state_dict of the model" in err and err.count("\n") == 1
 
 
+def test_bench_prints_the_speeds_whole(capsys, monkeypatch):
+    row = {"layer": "linear " + 60 * "x", "work": "forward", "density": 0.1, "dense": 3.0, "masked": 4.5, "csr": 1.5}
+    monkeypatch.setattr("sparseprune.ops.extension_error", lambda: None)
+    monkeypatch.setattr("sparseprune.speeds.speeds", lambda progress: progress(1, 1) or [row])
+    monkeypatch.setenv("COLUMNS", "40")
+    code, out, err = call(capsys, "bench")
+    assert code == 0 and err == "" and row["layer"] in out
+    assert "2.00x" in out and "3.00x" in out and "4.500" in out
+
+
+def test_bench_writes_a_table_and_says_how_to_use_it(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sparseprune.ops.extension_error", lambda: None)
+    monkeypatch.setattr("sparseprune.calibrate._gain", lambda *_: 2.0)
+    code, out, _ = call(capsys, "bench", "--calibrate", "--quick", "--threads", "1")
+    assert code == 0 and f"export SPARSEPRUNE_CROSSOVER={tmp_path / 'crossover.json'}" in out
+    content = json.loads((tmp_path / "crossover.json").read_text())
+    assert content["environment"]["cores"] == 1 and content["linear"][0]["chained"] > 0.5
+    monkeypatch.setattr("sparseprune.ops.extension_error", lambda: "no compiler")
+    code, _, err = call(capsys, "bench", "--calibrate")
+    assert code == 2 and "needs the compiled extension, without which csr never wins: no compiler" in err
+
+
 def test_no_command_shows_the_help(capsys, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["sparseprune"])
     with pytest.raises(SystemExit) as exit_:
         cli.main()
     out = capsys.readouterr().out
-    assert not exit_.value.code and all(command in out for command in ("run", "prune", "doctor"))
+    assert not exit_.value.code and all(command in out for command in ("run", "prune", "bench", "doctor"))
 
 
 def test_every_flag_has_its_help_and_names_what_it_takes(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
-    for command in ("run", "prune", "doctor"):
+    for command in ("run", "prune", "bench", "doctor"):
         parameters = inspect.signature(getattr(cli, command)).parameters
         assert list(parameters) == list(cli._FLAGS[command])
         shown = " ".join(call(capsys, command, "--help")[1].split())

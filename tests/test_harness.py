@@ -15,6 +15,15 @@ from sparseprune.summary import Line, Stat, summarise, table
 SMALL = {"densities": (0.3,), "methods": ("magnitude/threshold", "magnitude/multinomial"), "seeds": 2, "epochs": 1}
 
 
+@pytest.fixture(autouse=True)
+def one_thread():
+    """As `sparseprune run` trains on the digits: a second thread would wait for the first."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="module")
 def digits():
     return load("digits")
@@ -234,6 +243,8 @@ def test_collapse_is_told_before_the_training_starts(tmp_path, monkeypatch):
         ({"epochs": -1}, "epochs must be at least 0, got -1"),
         ({"batch_size": 0}, "batch_size must be at least 1"),
         ({"lr": float("inf")}, "lr must be a finite number > 0"),
+        ({"layouts": ("coo",)}, "layout must be one of masked, csr, auto, got 'coo'"),
+        ({"layouts": ()}, "layout must name at least one layout, got none"),
         ({"methods": ()}, "method must name at least one method, got none"),
         ({"device": "cuda:99"}, r"device must be there, got 'cuda:99'; CUDA devices torch sees: \d+"),
         ({"device": "gpu9"}, "device must be cpu, cuda or cuda:N, got 'gpu9'"),
@@ -293,7 +304,7 @@ def test_the_summary_pairs_seed_by_seed(tmp_path, monkeypatch):
 def printed(lines: list[Line]) -> str:
     from rich.console import Console
 
-    console = Console(width=104)
+    console = Console(width=150)
     with console.capture() as capture:
         console.print(table(lines, "title"))
     return capture.get()
@@ -310,7 +321,7 @@ def test_the_table_shows_everything_uncut(tmp_path, monkeypatch):
     assert "1/2" in first and "-13.50 ± 0.71" in first, "collapse in one seed of two; the difference to dense"
     assert "failed: magnitude/threshold 0.1, 1 of 2 seed(s): ValueError: no luck" in text
     assert "diverged: magnitude/multinomial 0.1, 1 of 2 seed(s)" in text
-    assert "…" not in text and all(len(line.rstrip()) <= 104 for line in text.splitlines())
+    assert "…" not in text and all(len(line.rstrip()) <= 130 for line in text.splitlines())
 
 
 def test_the_picture_is_a_whole_png(tmp_path, monkeypatch):
@@ -325,6 +336,33 @@ def test_the_picture_is_a_whole_png(tmp_path, monkeypatch):
         assert len(picture.convert("RGB").getcolors(1 << 20) or []) > 20
     accuracy_against_density(summarise(rows[:1]), tmp_path / "dense.png", "only the dense net")
     assert (tmp_path / "dense.png").stat().st_size > 1000
+
+
+def test_layouts_are_compared_on_the_same_masks_seed_by_seed(tmp_path):
+    plan = {**SMALL, "methods": ("magnitude/threshold",), "layouts": ("masked", "csr", "auto")}
+    rows = run(Plan(**plan), out=tmp_path)
+    assert [row["key"].get("layout") for row in rows] == [None, None, "csr", "auto"] * 2
+    for dense, masked, csr, _ in (rows[:4], rows[4:]):
+        assert csr["kept"] == masked["kept"] and csr["losses"] == pytest.approx(masked["losses"], rel=1e-3)
+        assert csr["accuracy"] == pytest.approx(masked["accuracy"], abs=0.02)
+        assert (dense["csr_layers"], masked["csr_layers"], csr["csr_layers"]) == (0, 0, 4)
+        assert all(row["step_ms"] > 0 and row["peak_bytes"] is not None for row in (dense, masked, csr))
+    lines = summarise(rows)
+    assert [line.layout for line in lines] == ["masked", "masked", "csr", "auto"]
+    assert lines[1].to_masked is None and abs(lines[2].to_masked.mean) <= 0.02
+    header = next(line for line in printed(lines).splitlines() if "density" in line)
+    assert all(name in header for name in ("layout", "- masked", "step ms", "peak MB"))
+    watcher = Counting()
+    run(Plan(**{**plan, "layouts": ("csr",)}), out=tmp_path, watcher=watcher)
+    assert watcher.keys == [] and watcher.done == 4
+
+
+def test_rows_from_before_there_were_layouts_are_those_of_the_masked_one(tmp_path, monkeypatch, digits):
+    plan = Plan(**SMALL)
+    assert all("layout" not in job.key for job in plan.jobs(digits))
+    monkeypatch.setattr(harness, "perform", fake)
+    rows = run(plan, out=tmp_path)
+    assert "step ms" in printed(summarise(rows)) and all(line.step_ms is None for line in summarise(rows))
 
 
 @pytest.mark.gpu

@@ -1,4 +1,4 @@
-"""A linear layer with a mask on its weight."""
+"""A linear layer with a mask on its weight, or with its kept weights alone."""
 
 from __future__ import annotations
 
@@ -8,25 +8,33 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ._masked import Masked
+from .. import ops
+from ._sparse import Sparse
 
 
-class SparseLinear(Masked, nn.Linear):
-    """Apply y = x (w*m)^T + b, an nn.Linear whose mask m is in the graph at every forward.
+class SparseLinear(Sparse, nn.Linear):
+    """Apply y = x (w*m)^T + b, an nn.Linear in one of two layouts.
 
-    The effective weight is exactly 0 where pruned, whatever writes into `weight`; the stored weight stays 0 there
-    too under every elementwise optimizer, because its gradient is exactly 0. Usually made by `sparsify` or
-    `SparseLinear.from_dense`; constructed directly, nothing is pruned and a checkpoint brings the pattern.
+    masked: the mask m is in the graph at every forward. The effective weight is exactly 0 where pruned, whatever writes
+    into `weight`; the stored weight stays 0 there too under every elementwise optimizer, because its gradient is 0.
+    csr: the parameter is the vector of kept weights; gradients and optimizer state exist for those alone. Its output
+    has the usual shape with batch-last strides, in which the next csr layer reads it without a copy.
+    Usually made by `sparsify` or `SparseLinear.from_dense`; constructed directly, the layout is masked, nothing is
+    pruned and a checkpoint brings the pattern.
 
     Args:
         in_features, out_features, bias, device, dtype: as for nn.Linear.
 
     Attributes:
-        weight: parameter `[out_features, in_features]`.
-        weight_mask: buffer `[out_features, in_features]`, bool (True = kept), or float m with `scale="keep"`.
+        layout: "masked" or "csr".
+        weight: `[out_features, in_features]`; a parameter (masked), or a read-only view differentiable in values (csr).
+        weight_mask: masked: buffer like `weight`, bool (True = kept), or float m with `scale="keep"`.
+        values: csr: parameter `[nnz]` in the order of row_offsets and columns (int32 buffers).
+        scale: csr: buffer `[nnz]`, m of the kept weights with `scale="keep"` and a float mask.
 
     Cost:
-        that of nn.Linear and one pass over the weight.
+        masked: that of nn.Linear and one pass over the weight. csr: 2 nnz flops an example, and a transposition where
+        the input is not batch-last.
     """
 
     dense_type: ClassVar[type[nn.Module]] = nn.Linear
@@ -37,11 +45,20 @@ class SparseLinear(Masked, nn.Linear):
         super().__init__(in_features, out_features, bias, device, dtype)
         self.register_buffer("weight_mask", torch.ones_like(self.weight, dtype=torch.bool))
 
+    @property
+    def weight_shape(self) -> tuple[int, ...]:
+        """`(out_features, in_features)`."""
+        return self.out_features, self.in_features
+
+    @property
+    def weight_groups(self) -> int:
+        """A linear layer has one group."""
+        return 1
+
     def forward(self, input: Tensor) -> Tensor:
         """Return `[*, out_features]` from an input `[*, in_features]`."""
-        return F.linear(input, self.masked_weight(), self.bias)
-
-    def reset_parameters(self) -> None:
-        """Draw the parameters again as nn.Linear does; the pattern stays and pruned weights stay zero."""
-        super().reset_parameters()
-        self.zero_pruned()
+        if self.layout == "masked":
+            return F.linear(input, self.masked_weight(), self.bias)
+        rows = input[None] if input.ndim == 1 else input.flatten(0, -2)
+        output = ops.spmm(self.pattern, self.kept_values(), ops.batch_last(rows).t(), self.bias).t()
+        return output[0] if input.ndim == 1 else output.unflatten(0, input.shape[:-1])

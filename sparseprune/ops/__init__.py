@@ -2,7 +2,7 @@
 
 from . import _library, reference
 from ._library import backends
-from .batch_last import batch_last, transposes
+from .batch_last import batch_first, batch_last, transposes
 from .histogram import OutOfReach, bernoulli, draws_for_nnz
 from .pattern import Pattern
 from .products import block_spmm, masked_conv2d, masked_linear, sddmm, spconv, spmm, spmm_t
@@ -25,6 +25,7 @@ __all__ = [
     "Pattern",
     "Vector",
     "backends",
+    "batch_first",
     "batch_last",
     "bernoulli",
     "block_spmm",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +15,25 @@ from torch.nn import functional as F
 
 from ..data import Batches, Dataset
 from . import checkpoint as checkpoints
+from . import usage
 
 
 @dataclass(frozen=True)
 class History:
-    """Hold what a run ended with: the mean training loss of each epoch and the final test accuracy in [0, 1]."""
+    """Hold what a run ended with.
+
+    Args:
+        losses: the mean training loss of each epoch.
+        accuracy: on the test set at the end, in [0, 1].
+        step_ms: the median duration of a step, without making its batch; None without a step.
+        peak_bytes: the most memory in use while it trained: resident in the process, on CUDA allocated; None where the
+            system does not tell.
+    """
 
     losses: tuple[float, ...]
     accuracy: float
+    step_ms: float | None = field(default=None, compare=False)
+    peak_bytes: int | None = field(default=None, compare=False)
 
     @property
     def diverged(self) -> bool:
@@ -110,13 +121,16 @@ def train(
     path = Path(checkpoint) if checkpoint is not None else None
     if path is not None:
         run.resume(path)
+    usage.reset_peak(run.device)
     saved = time.monotonic()
     while len(run.losses) < epochs:
         run.epoch(progress)
         if path is not None and time.monotonic() - saved >= checkpoint_seconds:
             run.save(path)
             saved = time.monotonic()
-    return History(tuple(run.losses), evaluate(model, run.dataset.test_inputs, run.dataset.test_targets))
+    peak = usage.peak(run.device)
+    accuracy = evaluate(model, run.dataset.test_inputs, run.dataset.test_targets)
+    return History(tuple(run.losses), accuracy, run.steps.median_ms(), peak)
 
 
 class _Run:
@@ -129,6 +143,7 @@ class _Run:
         rates = {key: recipe[key] for key in ("lr", "momentum", "weight_decay")}
         self.optimizer = torch.optim.SGD(model.parameters(), **rates)
         self.losses: list[float] = []
+        self.steps = usage.Steps(self.device)
 
     def epoch(self, progress: Callable[[int, int], None] | None) -> None:
         """Take one pass; the mean loss is fetched once, so that a GPU is not waited for at every step."""
@@ -141,10 +156,12 @@ class _Run:
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
             torch.manual_seed((batches.seed * 1_000_003 + index) % 2**63)
             for step, (inputs, targets) in enumerate(batches, start=index * len(batches) + 1):
+                self.steps.start()
                 self.optimizer.zero_grad(set_to_none=True)
                 loss = F.cross_entropy(self.model(inputs), targets)
                 loss.backward()
                 self.optimizer.step()
+                self.steps.stop()
                 total += loss.detach() * len(targets)
                 if progress is not None:
                     progress(step, self.recipe["epochs"] * len(batches))

@@ -50,3 +50,25 @@ def test_elementwise_operations_keep_the_strides():
     y = ops.batch_last(torch.randn(4, 3, 5, 2))
     for z in (y.relu(), y + torch.randn(4, 3, 5, 2), torch.nn.functional.dropout(y, 0.5)):
         assert z.movedim(0, -1).is_contiguous()
+
+
+@pytest.mark.parametrize("shape", [(7, 5), (4, 3, 5, 2), (1, 5), (3, 1, 1, 1), (0, 5), (4, 0, 2, 2)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.uint8])
+def test_the_way_back(shape, dtype):
+    x = (100 * torch.rand(shape)).to(dtype)
+    last = ops.batch_last(x)
+    first, transposes = made(ops.batch_first, last)
+    assert torch.equal(first, x) and first.is_contiguous()
+    assert transposes == (not last.is_contiguous()) and made(ops.batch_first, x) == (x, 0)
+
+
+def test_other_memory_is_left_to_those_who_can_use_it():
+    x = torch.randn(4, 3, 5, 2).contiguous(memory_format=torch.channels_last)
+    assert ops.batch_first(x) is x
+
+
+def test_derivatives_of_the_way_back_are_the_identity():
+    x = torch.randn(4, 3, dtype=torch.float64)
+    back = lambda x: ops.batch_first(x.t().contiguous().t())  # noqa: E731
+    assert torch.autograd.gradcheck(back, x.requires_grad_(), check_forward_ad=True, check_batched_grad=True)
+    assert torch.autograd.gradgradcheck(back, x)

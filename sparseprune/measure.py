@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import platform
 import statistics
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,25 +15,50 @@ import torch
 Row = dict[str, Any]
 
 
+_SHORT = 5e-4  # seconds: below this the clock and the call's start would be measured too
+_MOST_CALLS = 50
+
+
 def seconds(call: Callable[[], Any]) -> float:
-    """Time of a call right after another one: on virtual machines memory that lay idle is slow at first."""
-    call()
+    """Time of a call right after another one: on virtual machines memory that lay idle is slow at first.
+
+    Calls shorter than half a millisecond are timed many in a row. A call that has an attribute `seconds`, which runs
+    in another process, times itself in the same way.
+    """
+    elsewhere = getattr(call, "seconds", None)
+    if elsewhere is not None:
+        return elsewhere()
+    calls = min(_MOST_CALLS, 1 + int(_SHORT / max(_seconds(call, 1), 1e-9)))
+    return _seconds(call, calls) / calls
+
+
+def _seconds(call: Callable[[], Any], calls: int) -> float:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     start = time.perf_counter()
-    call()
+    for _ in range(calls):
+        call()
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     return time.perf_counter() - start
+
+
+def alternate(calls: dict[str, Callable[[], Any]], repeats: int) -> dict[str, list[float]]:
+    """Times of all calls in turn, `repeats` times, so that whatever disturbs the machine disturbs each of them."""
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(repeats):
+        for name, call in calls.items():
+            times[name].append(seconds(call))
+    return times
 
 
 def quantiles(times: list[float]) -> dict[str, float]:
     ordered = sorted(times)
     last = len(ordered) - 1
     return {
-        "median_ms": round(1e3 * statistics.median(ordered), 4),
-        "q10_ms": round(1e3 * ordered[round(0.1 * last)], 4),
-        "q90_ms": round(1e3 * ordered[round(0.9 * last)], 4),
+        "median_ms": round(1e3 * statistics.median(ordered), 5),
+        "q10_ms": round(1e3 * ordered[round(0.1 * last)], 5),
+        "q90_ms": round(1e3 * ordered[round(0.9 * last)], 5),
         "runs": len(ordered),
     }
 
@@ -70,47 +95,40 @@ def side_by_side(
     repeats: int = 7,
 ) -> list[Row]:
     """One row a peer: ours and all peers in turn, `repeats` times; no ratio unless `correct()`."""
-    times: dict[str, list[float]] = {name: [] for name in ("ours", *peers)}
-    for _ in range(repeats):
-        times["ours"].append(seconds(ours))
-        for name, peer in peers.items():
-            times[name].append(seconds(peer))
+    times = alternate({"ours": ours, **peers}, repeats)
     agrees = bool(correct())
-    mine = quantiles(times["ours"])
-    rows = []
-    for name in peers:
-        theirs = quantiles(times[name])
-        ratio = round(theirs["median_ms"] / mine["median_ms"], 2) if agrees else None
-        rows.append(
-            {"op": op, "case": case, "peer": name, "ours": mine, "theirs": theirs, "ratio": ratio, "agrees": agrees}
-        )
-    return rows
+    return [row(op, case, name, times["ours"], times[name], agrees) for name in peers]
 
 
-def _output(*command: str) -> str:
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
+def row(op: str, case: str, peer: str, ours: list[float], theirs: list[float], agrees: bool) -> Row:
+    """Set the times of ours beside a peer's; no ratio unless the results agree."""
+    mine, other = quantiles(ours), quantiles(theirs)
+    ratio = round(other["median_ms"] / mine["median_ms"], 2) if agrees else None
+    return {"op": op, "case": case, "peer": peer, "ours": mine, "theirs": other, "ratio": ratio, "agrees": agrees}
 
 
 def environment() -> Row:
-    """Device, versions and commit: what a number means nothing without."""
+    """Device and versions: what a number means nothing without."""
     info = Path("/proc/cpuinfo")
     models = (
         [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
         if info.exists()
         else []
     )
-    triton = _output("python3", "-c", "import triton; print(triton.__version__)") if torch.cuda.is_available() else None
     return {
         "cpu": models[0] if models else platform.processor(),
         "cores": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "sparseprune": _version("sparseprune"),
         "torch": torch.__version__,
-        "triton": triton,
+        "triton": _version("triton") if torch.cuda.is_available() else None,
         "python": platform.python_version(),
-        "commit": _output("git", "rev-parse", "--short", "HEAD"),
-        "dirty": bool(_output("git", "status", "--porcelain")),
         "date": time.strftime("%Y-%m-%d"),
     }
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"

@@ -1,0 +1,111 @@
+"""What others have for the same products: in torch, in SciPy, and SparseProp where a Python has it."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+WORKER = Path(__file__).with_name("sparseprop_worker.py")
+
+
+class SparseProp:
+    """A process of the Python that has SparseProp: its OpenMP runtime would disturb ours within one.
+
+    Args:
+        python: an interpreter that imports torch and sparseprop, e.g. of a venv of its own.
+    """
+
+    def __init__(self, python: str = sys.executable) -> None:
+        environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
+        self._process = subprocess.Popen(
+            [python, str(WORKER), str(torch.get_num_threads())],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=environment,
+        )
+
+    def ask(self, request: Any) -> Any:
+        assert self._process.stdin is not None and self._process.stdout is not None
+        pickle.dump(request, self._process.stdin)
+        self._process.stdin.flush()
+        return pickle.load(self._process.stdout)
+
+    def call(self, kind: str, weight: Tensor, x: Tensor, grad: Tensor | None = None, **options: Any) -> Elsewhere:
+        """The forward, or with `grad` forward and backward, of a "linear" or "conv2d" of a weight with zeros.
+
+        Args:
+            options: of SparseProp's conv2d (stride, padding, vectorizing_over_on); batch_last: memory of x and grad.
+        """
+        arrays = [None if t is None else t.detach().contiguous().numpy() for t in (weight, x, grad)]
+        return Elsewhere(self, *self.ask((kind, *arrays, options)))
+
+    def close(self) -> None:
+        self._process.communicate()
+
+
+class Elsewhere:
+    """A call in another process, which times itself.
+
+    Args:
+        process: where it is.
+        number: its number there.
+        results: what it returned at first.
+    """
+
+    def __init__(self, process: SparseProp, number: int, results: list[Any]) -> None:
+        self.results = [torch.from_numpy(result) for result in results]
+        self.seconds = lambda: process.ask(number)
+
+    def __call__(self) -> list[Tensor]:
+        return self.results
+
+
+def sparseprop(python: str | None) -> SparseProp | None:
+    """SparseProp by the Python given, by this one if that has it, or None."""
+    if python is None:
+        found = subprocess.run([sys.executable, "-c", "import sparseprop"], capture_output=True).returncode == 0
+        return SparseProp() if found else None
+    return SparseProp(python)
+
+
+def csr(weight: Tensor) -> Tensor:
+    """torch's own CSR of what is not zero."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # torch calls it a beta
+        return weight.to_sparse_csr()
+
+
+def bsr(weight: Tensor, size: int) -> Tensor:
+    """torch's own block-sparse form: blocks that are not all zero."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        return weight.to_sparse_bsr((size, size))
+
+
+def csr_step(weight: Tensor, x: Tensor, grad: Tensor) -> Callable[[], tuple[Tensor, ...]]:
+    """The three products by hand: W X, W^T G, and G X^T where W is not zero (torch CSR, MKL or cuSPARSE)."""
+    straight, transposed = csr(weight), csr(weight.t().contiguous())
+    right = x.t()
+
+    def run() -> tuple[Tensor, ...]:
+        dw = torch.sparse.sampled_addmm(straight, grad, right, beta=0.0)
+        return straight @ x, transposed @ grad, dw.values()
+
+    return run
+
+
+def scipy_product(weight: Tensor, x: Tensor) -> Callable[[], Any]:
+    """SciPy's CSR, on one thread."""
+    from scipy.sparse import csr_matrix
+
+    matrix, array = csr_matrix(weight.numpy()), x.numpy()
+    return lambda: matrix @ array

@@ -1,0 +1,51 @@
+"""A tensor that is computed from something else, so that writing into it would be lost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+# Methods that end in _ and write nothing but flags.
+_HARMLESS = ("requires_grad_", "rename_", "share_memory_")
+
+
+class View(Tensor):
+    """A tensor that refuses in-place operations, `torch.nn.init` among them; what is computed from it is plain."""
+
+    @staticmethod
+    def of(tensor: Tensor) -> Tensor:
+        """Guard a tensor; inside torch.compile and torch.func, which rewrite in-place operations, it stays plain."""
+        if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+            return tensor
+        return tensor.as_subclass(View)
+
+    @classmethod
+    def __torch_function__(
+        cls, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        """Run `func`, unless it writes into a View."""
+        kwargs = kwargs or {}
+        name = getattr(func, "__name__", "")
+        written = [*args[:1], kwargs.get("tensor"), kwargs.get("out")]
+        if any(isinstance(x, View) for x in written) and (_writes(name) or isinstance(kwargs.get("out"), View)):
+            raise RuntimeError(
+                f"{name}: weight of a layer in the csr layout is read-only, made from `values` when it is asked for; "
+                "write to `values`, or densify first"
+            )
+        with torch._C.DisableTorchFunctionSubclass():
+            result = func(*args, **kwargs)
+        # .data and .detach() share memory that is about to be dropped.
+        guarded = isinstance(result, Tensor) and (func == _DATA or name == "detach")
+        return result.as_subclass(View) if guarded else result
+
+
+_DATA = getattr(Tensor.data, "__get__")  # noqa: B009 - a descriptor's method, which pyright takes for a tensor's
+
+
+def _writes(name: str) -> bool:
+    if name.startswith("__"):
+        return name == "__setitem__" or (name.startswith("__i") and name not in ("__invert__", "__index__", "__int__"))
+    return name.endswith("_") and name not in _HARMLESS
