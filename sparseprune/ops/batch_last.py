@@ -56,9 +56,8 @@ def contiguous(x: Tensor) -> Tensor:
         return _transpose(first.flatten(1)).view(x.shape)
     if first.ndim == 4 and first.is_contiguous(memory_format=torch.channels_last):
         # [B, H, W, C] -> [H, W, C, B], whose rows are then moved whole.
-        channel_last = first.permute(0, 2, 3, 1)
-        height, width = x.shape[1:3]
-        return _transpose(channel_last.flatten(1)).view(height, width, x.shape[0], x.shape[3]).permute(2, 0, 1, 3).contiguous()
+        turned = _transpose(first.permute(0, 2, 3, 1).flatten(1))
+        return turned.view(*x.shape[1:3], x.shape[0], x.shape[3]).permute(2, 0, 1, 3).contiguous()
     return x.contiguous()
 
 
