@@ -62,7 +62,7 @@ def contiguous(x: Tensor) -> Tensor:
 
 
 def _transpose(first: Tensor) -> Tensor:
-    return torch.ops.sparseprune.transpose(first.flatten(1) if len(first) else first.new_empty(0, 0))
+    return torch.ops.sparseprune.transpose(first.flatten(1) if first.shape[0] else first.new_empty(0, 0))
 
 
 class _Contiguous(Function):

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
-from sparseprune.nn import SparseConv2d, SparseLinear
+from sparseprune.nn import SparseConv2d, SparseLinear, layouts
 
 EXAMPLES = settings(max_examples=40, deadline=None, derandomize=True)
 LAYOUTS = st.sampled_from(["masked", "csr"])
@@ -194,7 +194,8 @@ def test_is_a_dense_layer_and_constructs_like_one():
     x = torch.randn(2, 3)
     assert torch.equal(linear(x), F.linear(x, linear.weight))
     assert nn.utils.skip_init(SparseLinear, 3, 2).weight.shape == (2, 3)
-    assert "density=?" in repr(SparseLinear(3, 2, device="meta"))
+    meta = SparseLinear(3, 2, device="meta")
+    assert "density=nan" in repr(meta) and "nan" in str(layouts(meta))
 
 
 def test_reset_parameters_keeps_pruned_zero():
