@@ -13,7 +13,7 @@ _HARMLESS = ("requires_grad_", "rename_", "share_memory_")
 
 
 class View(Tensor):
-    """A tensor that refuses writes, `torch.nn.init` among them, and so do its views; what is computed from it is plain."""
+    """A tensor that refuses writes, `torch.nn.init` among them, as its views do; what is computed from it is plain."""
 
     @staticmethod
     def of(tensor: Tensor) -> Tensor:
