@@ -8,7 +8,6 @@
 namespace sparseprune {
 namespace {
 
-constexpr int64_t BATCH = 64;  // columns of the batch that a strip of a large batch takes
 constexpr int64_t MOST_PANELS = 8, MOST_SIDE = 16;
 
 // Measured on a core with 2 MB of second cache: what of it is free, what a run of lines costs to begin, in bytes; and ns: a
@@ -112,25 +111,21 @@ Axis::Segment Axis::within(const Segment& s, int64_t begin, int64_t end) const {
 ConvPlan::ConvPlan(Axis rows, Axis columns, int64_t batch, const Load& load)
     : rows_(std::move(rows)), columns_(std::move(columns)), batch_(batch) {
   if (rows_.own == 0 || columns_.own == 0 || batch_ == 0) return;
-  const int64_t parts = std::max<int64_t>(batch_ / BATCH, 1), length = parts > 1 ? BATCH : batch_;
-  const Cut cut = best_cut(length, load);
+  const Cut cut = best_cut(load);
   panels_ = cut.panels;
   panel_ = ceil_divide(std::max<int64_t>(load.other_channels, 1), panels_);
   const int64_t height = cut.height * rows_.own_step, width = cut.width * columns_.own_step;
-  for (int64_t b = 0; b < parts; ++b) {
-    for (int64_t i = 0; i < rows_.own; i += height) {
-      for (int64_t j = 0; j < columns_.own; j += width) {
-        strips_.push_back({i, std::min(rows_.own, i + height), j, std::min(columns_.own, j + width), b * length,
-                           b + 1 == parts ? batch_ : (b + 1) * length});
-      }
+  for (int64_t i = 0; i < rows_.own; i += height) {
+    for (int64_t j = 0; j < columns_.own; j += width) {
+      strips_.push_back({i, std::min(rows_.own, i + height), j, std::min(columns_.own, j + width)});
     }
   }
 }
 
 // ns for a line of an own pixel beyond what any cut costs. A strip's halo is fetched again; what does not fit is fetched at
 // every use.
-double ConvPlan::cost(const Cut& cut, int64_t length, const Load& load) const {
-  const auto pixel = static_cast<double>(length * load.element_bytes), channels = static_cast<double>(load.other_channels);
+double ConvPlan::cost(const Cut& cut, const Load& load) const {
+  const auto pixel = static_cast<double>(batch_ * load.element_bytes), channels = static_cast<double>(load.other_channels);
   const auto rows = static_cast<double>(rows_.reach(cut.height)), columns = static_cast<double>(columns_.reach(cut.width));
   const auto panels = static_cast<double>(cut.panels), entries = static_cast<double>(load.entries);
   const bool once = cut.height * rows_.own_step >= rows_.own && cut.width * columns_.own_step >= columns_.own;
@@ -141,15 +136,15 @@ double ConvPlan::cost(const Cut& cut, int64_t length, const Load& load) const {
   return FETCH * (halo + again) + PANEL * spilled;
 }
 
-ConvPlan::Cut ConvPlan::best_cut(int64_t length, const Load& load) const {
+ConvPlan::Cut ConvPlan::best_cut(const Load& load) const {
   const int64_t height = ceil_divide(rows_.own, rows_.own_step), width = ceil_divide(columns_.own, columns_.own_step);
   Cut best{1, height, width};
-  double least = cost(best, length, load);
+  double least = cost(best, load);
   for (int64_t p = 1; p <= (load.panels ? MOST_PANELS : 1); p *= 2) {
     for (int64_t h = height; h > 0; h = std::min(h - 1, MOST_SIDE)) {
       for (int64_t w = width; w > 0; w /= 2) {
         const Cut cut{p, h, w};
-        const double c = cost(cut, length, load);
+        const double c = cost(cut, load);
         if (c < least) least = c, best = cut;
       }
     }
@@ -186,8 +181,7 @@ std::vector<std::pair<int64_t, int64_t>> ConvPlan::runs(const Axis::Segment& row
 }
 
 std::vector<Patch> ConvPlan::patches(const Strip& strip, int wide, int narrow) const {
-  const int64_t length = strip.batch_end - strip.batch_begin;
-  const bool joined = length == batch_ && columns_.own_step == 1 && columns_.step == 1;  // a row is one stretch
+  const bool joined = columns_.own_step == 1 && columns_.step == 1;  // a row is one stretch
   std::vector<Patch> result;
   for (const Axis::Segment& row : rows_.segments) {
     const Axis::Segment rows = rows_.within(row, strip.row_begin, strip.row_end);
@@ -200,9 +194,8 @@ std::vector<Patch> ConvPlan::patches(const Strip& strip, int wide, int narrow) c
         const int64_t own = (row.phase + rows_.own_step * r) * columns_.own + column.phase;
         const int64_t other = rows_.step * r * columns_.other;
         for (int64_t c = columns.begin; c < columns.end; c += joined ? columns.end : 1) {
-          cut_stretch((own + columns_.own_step * c) * batch_ + strip.batch_begin,
-                      (other + columns_.step * c) * batch_ + strip.batch_begin,
-                      joined ? (columns.end - c) * length : length, wide, narrow, patch);
+          cut_stretch((own + columns_.own_step * c) * batch_, (other + columns_.step * c) * batch_,
+                      joined ? (columns.end - c) * batch_ : batch_, wide, narrow, patch);
         }
       }
       result.push_back(std::move(patch));

@@ -48,9 +48,10 @@ struct Stretch {
   int n;
 };
 
-// Own pixels and columns of the batch that are done together, so that what they gather stays in cache.
+// Own pixels that are done together, so that what they gather stays in cache. With the whole batch: a part of it would lie
+// in as small a part of the cache's sets.
 struct Strip {
-  int64_t row_begin, row_end, column_begin, column_end, batch_begin, batch_end;
+  int64_t row_begin, row_end, column_begin, column_end;
 };
 
 // Pixels of a strip that the same taps reach, cut into stretches: wide ones of one length, then narrow ones.
@@ -86,8 +87,8 @@ class ConvPlan {
   struct Cut {
     int64_t panels, height, width;  // height and width in own_step
   };
-  double cost(const Cut& cut, int64_t length, const Load& load) const;
-  Cut best_cut(int64_t length, const Load& load) const;
+  double cost(const Cut& cut, const Load& load) const;
+  Cut best_cut(const Load& load) const;
   std::vector<std::pair<int64_t, int64_t>> runs(const Axis::Segment& row, const Axis::Segment& column) const;
 
   Axis rows_, columns_;

@@ -6,20 +6,28 @@
 template <int R>
 constexpr int CHAINS = R == 1 ? 8 : R == 2 ? 4 : R <= 4 ? 2 : 1;
 
+// A row of x as a pointer of its own: with an index in the address, a load and its product would issue apart.
+template <class T>
+INLINE const T* row_of(const T* base, int64_t offset) {
+  const T* row = base + offset;
+  asm("" : "+r"(row));
+  return row;
+}
+
 template <int R, bool CUT, class V, class T>
 INLINE V load(const T* p, int r, typename V::Part part) {
   return CUT && r == R - 1 ? V::load(p + r * V::LANES, part) : V::load(p + r * V::LANES);
 }
 
 // The weights of the rows whose input is below `bound`, from the cursors on. CUT: the last vector has `tail` columns.
-template <class T, int R, bool CUT>
+template <class T, int R, bool CUT, bool ORDERED>
 void spmm_panel(const Spmm<T>& p, const SpmmBlock<T>& block, int32_t bound, bool first, int tail) {
   using V = Vec<Sum<T>>;
   constexpr int U = CHAINS<R>;
   const auto part = V::part(tail);
   // Copies: after a store the compiler would load fields again, at every weight.
   const Pattern w = p.w;
-  const int32_t* const columns = w.indices;
+  const int32_t *const columns = w.indices, *const order = w.order;
   const T *const values = p.values, *const base = block.x;
   const int64_t pitch = block.pitch;
   for (int64_t i = block.row; i < block.end; ++i) {
@@ -37,14 +45,14 @@ void spmm_panel(const Spmm<T>& p, const SpmmBlock<T>& block, int32_t bound, bool
     }
     for (; j + U <= end && columns[j + U - 1] < bound; j += U) {
       UNROLL for (int u = 0; u < U; ++u) {
-        const T* const x = base + columns[j + u] * pitch;
-        const V weight = V::all(widen(values[w.place(j + u)]));
+        const T* const x = row_of(base, columns[j + u] * pitch);
+        const V weight = V::all(widen(values[ORDERED ? order[j + u] : j + u]));
         UNROLL for (int r = 0; r < R; ++r) sum[u][r].add_product(weight, load<R, CUT, V>(x, r, part));
       }
     }
     for (; U > 1 && j < end && columns[j] < bound; ++j) {
-      const T* const x = base + columns[j] * pitch;
-      const V weight = V::all(widen(values[w.place(j)]));
+      const T* const x = row_of(base, columns[j] * pitch);
+      const V weight = V::all(widen(values[ORDERED ? order[j] : j]));
       UNROLL for (int r = 0; r < R; ++r) sum[0][r].add_product(weight, load<R, CUT, V>(x, r, part));
     }
     UNROLL for (int r = 0; r < R; ++r) {
@@ -77,7 +85,9 @@ void spmm_columns(const Spmm<T>& p, SpmmBlock<T> block, int tail) {
   int64_t k = 0;
   do {
     const bool last = k + panel >= p.inputs;
-    spmm_panel<T, R, CUT>(p, block, last ? INT32_MAX : static_cast<int32_t>(k + panel), k == 0, tail);
+    const int32_t bound = last ? INT32_MAX : static_cast<int32_t>(k + panel);
+    if (p.w.order == nullptr) spmm_panel<T, R, CUT, false>(p, block, bound, k == 0, tail);
+    else spmm_panel<T, R, CUT, true>(p, block, bound, k == 0, tail);
     k += panel;
   } while (k < p.inputs);
 }
