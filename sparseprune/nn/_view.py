@@ -42,11 +42,14 @@ class View(Tensor):
 
         def guard(x: Any) -> Any:
             """Views and .data share memory that is about to be dropped."""
-            shares = isinstance(x, Tensor) and any(isinstance(v, View) and torch._C._is_alias_of(v, x) for v in written)
-            return x.as_subclass(View) if shares else x
+            shared = isinstance(x, Tensor) and any(isinstance(v, View) and _shares(v, x) for v in written)
+            return x.as_subclass(View) if shared else x
 
         # unbind and split give a plain tuple or list; max and sort a named one of fresh tensors.
         return type(result)(map(guard, result)) if type(result) in (list, tuple) else guard(result)
+
+
+_shares = getattr(torch._C, "_is_alias_of")  # noqa: B009 - missing in torch's stubs
 
 
 def _writes(name: str) -> bool:

@@ -137,7 +137,7 @@ def of_blocks() -> dict[str, tuple[Any, ...]]:
 
 
 # The sampler's operations come first, and have opchecks of their own.
-@pytest.mark.parametrize("name", itertools.dropwhile(lambda name: name != "transpose", ops.backends()))
+@pytest.mark.parametrize("name", [*itertools.dropwhile(lambda name: name != "transpose", ops.backends())])
 def test_row_7_opcheck_of_every_product(name):
     arguments = {**of_linear(), **of_conv(), **of_blocks()}[name]
     found = torch.library.opcheck(getattr(torch.ops.sparseprune, name).default, arguments)
