@@ -24,7 +24,7 @@ class SparseProp:
         python: an interpreter that imports torch and sparseprop, e.g. of a venv of its own.
     """
 
-    def __init__(self, python: str = sys.executable) -> None:
+    def __init__(self, python: str) -> None:
         environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
         self._process = subprocess.Popen(
             [python, str(WORKER), str(torch.get_num_threads())],
@@ -71,10 +71,12 @@ class Elsewhere:
 
 def sparseprop(python: str | None) -> SparseProp | None:
     """SparseProp by the Python given, by this one if that has it, or None."""
-    if python is None:
-        found = subprocess.run([sys.executable, "-c", "import sparseprop"], capture_output=True).returncode == 0
-        return SparseProp() if found else None
-    return SparseProp(python)
+    look = "import importlib.util, sys; sys.exit(importlib.util.find_spec('sparseprop') is None)"
+    if subprocess.run([python or sys.executable, "-c", look]).returncode == 0:
+        return SparseProp(python or sys.executable)
+    if python is not None:
+        raise ValueError(f"bench: SparseProp must be installed where it is said to be, got {python} without it")
+    return None
 
 
 def csr(weight: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from sparseprune import ops
+from sparseprune import doctor, ops
 
 ROOT = Path(__file__).parent.parent
 
@@ -19,11 +19,10 @@ def extension() -> Path:
     return next((ROOT / "sparseprune").glob("_C*.so"))
 
 
-def test_the_extension_serves_every_op_on_the_cpu_that_torch_does_not():
-    """Dense products under a mask, and of blocks: torch's own are the fast ones there."""
+def test_the_extension_serves_every_op_on_the_cpu_but_those_that_are_torchs_there():
     assert ops.extension_error() is None
-    reference = {name for name, backend in ops.backends().items() if backend["cpu"] != "c++"}
-    assert reference == {name for name in ops.backends() if name.startswith(("masked_", "block_"))}
+    for name, backend in ops.backends().items():
+        assert backend["cpu"] == ("reference" if name.startswith(doctor.TORCH_ON_CPU) else "c++"), name
     for name in ops.backends():
         assert torch._C._dispatch_has_kernel_for_dispatch_key(f"sparseprune::{name}", "CPU")
 

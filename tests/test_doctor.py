@@ -18,6 +18,10 @@ def test_it_names_every_library_and_every_operation():
     assert {"python", "CUDA", "C++ extension", "triton", *doctor.EXTRAS} <= checks.keys()
     for name, served in ops.backends().items():
         assert all(f"{device}: {backend}" in checks[f"op {name}"].found for device, backend in served.items())
+    assert (
+        "cpu: reference, cuda" in checks["op masked_conv2d_dw"].found and "by design" in checks["op block_spmm"].found
+    )
+    assert "by design" not in checks["op spmm"].found
     assert all(check.remedy for check in checks.values() if not check.ok)
     assert all(not check.remedy for check in checks.values() if check.ok)
 

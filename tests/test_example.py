@@ -28,6 +28,6 @@ def test_prune_sparsify_train_save_load_densify(tmp_path):
     with torch.no_grad():
         output = model.eval()(digits.test_inputs)
         sp.densify(model)
-        assert torch.equal(model(digits.test_inputs), output)
+        torch.testing.assert_close(model(digits.test_inputs), output)  # csr layers sum in another order
     assert all(not isinstance(m, (sp.nn.SparseLinear, sp.nn.SparseConv2d)) for m in model.modules())
     assert masks.seed == 0 and all(not model.get_parameter(name)[mask == 0].any() for name, mask in masks.items())

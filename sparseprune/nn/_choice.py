@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -52,8 +52,8 @@ def look(model: nn.Module, inputs: Tensor | None, batch_size: int) -> Seen:
     chain: list[nn.Module] = []
     found: dict[int, Input] = {}
 
-    def note(module: nn.Module, args: tuple[Any, ...]) -> None:
-        x = args[0]
+    def note(module: nn.Module, args: tuple[Any, ...], named: Mapping[str, Any]) -> None:
+        x = args[0] if args else named["input"]
         chain.append(module)
         if isinstance(module, nn.Linear):
             found[id(module)] = Input(x.numel() // max(1, x.shape[-1]), None)
@@ -61,7 +61,7 @@ def look(model: nn.Module, inputs: Tensor | None, batch_size: int) -> Seen:
             found[id(module)] = Input(len(x) if x.ndim == 4 else 1, (x.shape[-2], x.shape[-1]))
 
     modes = [(module, module.training) for module in model.modules()]
-    handles = [layer.register_forward_pre_hook(note) for layer in layers]
+    handles = [layer.register_forward_pre_hook(note, with_kwargs=True) for layer in layers]
     try:
         with torch.no_grad():
             model.eval()(inputs)

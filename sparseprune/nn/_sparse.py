@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, ClassVar, TypeVar, cast
 
@@ -78,9 +79,11 @@ class Sparse(nn.Module):
 
     @property
     def density(self) -> float:
-        """Fraction of the weights that is kept."""
+        """Fraction of the weights that is kept; NaN for a mask on the meta device."""
         if self.layout == "csr":
             return len(self.values) / max(1, torch.Size(self.weight_shape).numel())
+        if self.weight_mask.is_meta:
+            return math.nan
         return int(self.weight_mask.count_nonzero()) / max(1, self.weight_mask.numel())
 
     @classmethod
@@ -162,10 +165,8 @@ class Sparse(nn.Module):
 
     def extra_repr(self) -> str:
         """Describe the layer, its density and its layout."""
-        known = self.layout == "csr" or not self.weight_mask.is_meta
-        density = f"{self.density:.4g}" if known else "?"
         chosen = " (auto)" if self._chosen else ""
-        return f"{super().extra_repr()}, density={density}, layout={self.layout}{chosen}"
+        return f"{super().extra_repr()}, density={self.density:.4g}, layout={self.layout}{chosen}"
 
     def __getattr__(self, name: str) -> Any:
         """Make `weight` of a csr layer: dense, differentiable in `values`, a fresh tensor each time."""

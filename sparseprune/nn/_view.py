@@ -13,7 +13,7 @@ _HARMLESS = ("requires_grad_", "rename_", "share_memory_")
 
 
 class View(Tensor):
-    """A tensor that refuses in-place operations, `torch.nn.init` among them; what is computed from it is plain."""
+    """A tensor that refuses writes, `torch.nn.init` among them, as its views do; what is computed from it is plain."""
 
     @staticmethod
     def of(tensor: Tensor) -> Tensor:
@@ -29,7 +29,9 @@ class View(Tensor):
         """Run `func`, unless it writes into a View."""
         kwargs = kwargs or {}
         name = getattr(func, "__name__", "")
-        written = [*args[:1], kwargs.get("tensor"), kwargs.get("out")]
+        first = args[0] if args else None
+        several = first if isinstance(first, (list, tuple)) else [first]  # torch._foreach_mul_ takes a list
+        written = [*several, kwargs.get("tensor"), kwargs.get("out")]
         if any(isinstance(x, View) for x in written) and (_writes(name) or isinstance(kwargs.get("out"), View)):
             raise RuntimeError(
                 f"{name}: weight of a layer in the csr layout is read-only, made from `values` when it is asked for; "
@@ -37,15 +39,22 @@ class View(Tensor):
             )
         with torch._C.DisableTorchFunctionSubclass():
             result = func(*args, **kwargs)
-        # .data and .detach() share memory that is about to be dropped.
-        guarded = isinstance(result, Tensor) and (func == _DATA or name == "detach")
-        return result.as_subclass(View) if guarded else result
+
+        def guard(x: Any) -> Any:
+            """Views and .data share memory that is about to be dropped."""
+            shared = isinstance(x, Tensor) and any(isinstance(v, View) and _shares(v, x) for v in written)
+            return x.as_subclass(View) if shared else x
+
+        # unbind and split give a plain tuple or list; max and sort a named one of fresh tensors.
+        return type(result)(map(guard, result)) if type(result) in (list, tuple) else guard(result)
 
 
-_DATA = getattr(Tensor.data, "__get__")  # noqa: B009 - a descriptor's method, which pyright takes for a tensor's
+_shares = getattr(torch._C, "_is_alias_of")  # noqa: B009 - missing in torch's stubs
 
 
 def _writes(name: str) -> bool:
     if name.startswith("__"):
-        return name == "__setitem__" or (name.startswith("__i") and name not in ("__invert__", "__index__", "__int__"))
+        return name in ("__setitem__", "__set__") or (
+            name.startswith("__i") and name not in ("__invert__", "__index__", "__int__", "__iter__")
+        )
     return name.endswith("_") and name not in _HARMLESS

@@ -82,11 +82,11 @@ def spconv_backward(values, column_offsets, rows, order, x, grad, geometry) -> t
 
 
 def masked_linear(x, weight, mask, bias) -> Tensor:
-    return x.new_empty(len(x), len(weight))
+    return x.new_empty(x.shape[0], len(weight))
 
 
 def masked_linear_dx(grad, weight, mask) -> Tensor:
-    return grad.new_empty(len(grad), weight.shape[1])
+    return grad.new_empty(grad.shape[0], weight.shape[1])
 
 
 def masked_linear_dw(grad, x, mask) -> Tensor:
@@ -94,11 +94,11 @@ def masked_linear_dw(grad, x, mask) -> Tensor:
 
 
 def masked_conv2d(x, weight, mask, bias, geometry) -> Tensor:
-    return x.new_empty(len(x), len(weight), *Geometry.of(geometry).output_size(x.shape[2], x.shape[3]))
+    return x.new_empty(x.shape[0], len(weight), *Geometry.of(geometry).output_size(x.shape[2], x.shape[3]))
 
 
 def masked_conv2d_dx(grad, weight, mask, size, geometry) -> Tensor:
-    return grad.new_empty(len(grad), weight.shape[1] * geometry[-1], *size)
+    return grad.new_empty(grad.shape[0], weight.shape[1] * geometry[-1], *size)
 
 
 def masked_conv2d_dw(grad, x, mask, geometry) -> Tensor:

@@ -135,6 +135,8 @@ def test_a_peer_in_another_process(tmp_path, monkeypatch):
     assert other._process.returncode == 0
 
 
-def test_no_sparseprop_is_no_error(monkeypatch):
+def test_no_sparseprop_is_no_error_unless_it_was_named(monkeypatch):
     monkeypatch.setenv("PYTHONPATH", "")
     assert peers.sparseprop(None) is None
+    with pytest.raises(ValueError, match=r"SparseProp must be installed where it is said to be, got .* without it"):
+        peers.sparseprop(sys.executable)

@@ -169,7 +169,7 @@ def test_every_model_becomes_sparse_and_dense_again(name):
     masks = {key: torch.rand(m.weight.shape, generator=generator) < 0.3 for key, m in layers.items()}
     x = torch.randn(1, *model.input_shape)
     sparse = sparsify(model, masks)(x)
-    assert all(m.weight_mask.any() for m in layers.values()) and sparse.isfinite().all()
+    assert all(m.density > 0.2 for m in layers.values()) and sparse.isfinite().all()
     torch.testing.assert_close(densify(model)(x), sparse)
 
 

@@ -59,6 +59,19 @@ def test_an_example_tells_sizes_and_batches_and_leaves_no_trace(asked):
     assert questions == [], "an example is for auto alone"
 
 
+def test_a_layer_called_by_keyword_is_seen(asked):
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(8, 3)
+
+        def forward(self, x):
+            return self.layer(input=x)
+
+    sparsify(Net(), {"layer.weight": MASKS["6.weight"]}, inputs=torch.zeros(9, 8))
+    assert asked[0][0]["batch"] == 9
+
+
 def test_a_failing_example_changes_nothing():
     model = net()
     with pytest.raises(RuntimeError):

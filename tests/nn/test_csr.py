@@ -108,7 +108,10 @@ def test_the_weight_is_a_differentiable_view_that_refuses_writes():
     layer = SparseLinear.from_dense(nn.Linear(4, 3), torch.tril(torch.ones(3, 4)), layout="csr")
     layer.weight.square().sum().backward()
     torch.testing.assert_close(layer.values.grad, 2 * layer.values.detach())
-    assert type(layer.weight * 2) is torch.Tensor and layer.weight.shape == (3, 4)
+    assert type(layer.weight * 2) is type(layer.weight.sum(0)) is torch.Tensor
+    assert torch.equal(torch.stack(list(layer.weight)), layer.weight)
+    assert nn.functional.linear(torch.ones(2, 2, 4), layer.weight).relu_().shape == (2, 2, 3), "not read-only"
+    assert layer.weight.shape == (3, 4)
     before = layer.weight.detach().clone()
     message = "weight of a layer in the csr layout is read-only"
     with torch.no_grad():
@@ -120,6 +123,12 @@ def test_the_weight_is_a_differentiable_view_that_refuses_writes():
             lambda w: w.__setitem__(0, 1.0),
             lambda w: w.__iadd__(1),
             lambda w: torch.mul(before, 2, out=w),
+            lambda w: torch._foreach_mul_([w], 2.0),
+            lambda w: w[0].zero_(),
+            lambda w: w.t().mul_(2),
+            lambda w: [row.zero_() for row in w],
+            lambda w: w.data[0].zero_(),
+            lambda w: setattr(w, "data", before),
         ):
             with pytest.raises(RuntimeError, match=message):
                 write(layer.weight)

@@ -204,6 +204,19 @@ def test_a_change_of_layout_after_compile_is_seen():
         compiled(x).sum().backward()
 
 
+@pytest.mark.parametrize("layout", ["masked", "csr"])
+def test_export_with_any_batch_and_size(layout):
+    masked, csr, _ = nets("bool")
+    model = (masked if layout == "masked" else csr).eval()
+    batches, sides = torch.export.Dim("batch", min=2, max=64), torch.export.Dim("side", min=4, max=64)
+    program = torch.export.export(model, (batch(),), dynamic_shapes=({0: batches},)).module()
+    torch.testing.assert_close(program(batch()[:2]), model(batch()[:2]))
+    x = torch.randn(3, 1, 6, 6, dtype=torch.float64)
+    program = torch.export.export(model[0], (x,), dynamic_shapes=({0: batches, 2: sides, 3: sides},)).module()
+    x = torch.randn(4, 1, 9, 9, dtype=torch.float64)
+    torch.testing.assert_close(program(x), model[0](x))
+
+
 @kinds
 def test_export(kind):
     _, model, _ = nets(kind)
