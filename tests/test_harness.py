@@ -1,6 +1,7 @@
 """The main job: paired, resumable, never mixing configurations, never stopped by one failing method."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -26,7 +27,15 @@ def one_thread():
 
 @pytest.fixture(scope="module")
 def digits():
-    return load("digits")
+    """A few hundred of them: what is tested here is no accuracy."""
+    whole = load("digits")
+    few = {f"train_{what}": getattr(whole, f"train_{what}")[:448] for what in ("pixels", "targets")}
+    return replace(whole, **few, test_pixels=whole.test_pixels[:200], test_targets=whole.test_targets[:200])
+
+
+@pytest.fixture(autouse=True)
+def few_digits(digits, monkeypatch):
+    monkeypatch.setattr(harness, "load", lambda name, folder=None: digits if name == "digits" else load(name, folder))
 
 
 def fake(job, dataset, checkpoint, watcher):
@@ -82,9 +91,9 @@ def test_a_real_run_is_paired_complete_and_repeatable(tmp_path):
     assert threshold["kept"] == round(0.3 * threshold["total"]) and threshold["prune_ms"] > 0
     assert rows[2]["density"] == pytest.approx(0.3, abs=0.02)
     assert [json.loads(line) for line in (tmp_path / "a" / "results.jsonl").read_text().splitlines()] == rows
-    again = run(Plan(**SMALL), out=tmp_path / "b")
+    again = run(Plan(**{**SMALL, "seeds": 1}), out=tmp_path / "b")
     same = ("accuracy", "losses", "density")
-    assert [[r[k] for k in same] for r in rows] == [[r[k] for k in same] for r in again]
+    assert [[r[k] for k in same] for r in rows[:3]] == [[r[k] for k in same] for r in again]
 
 
 def test_per_seed_every_method_starts_from_the_same_weights_and_data(tmp_path, monkeypatch):
@@ -183,7 +192,7 @@ def test_other_files_under_the_same_name_are_another_configuration(digits):
     other = type(digits).build(
         "digits", (digits.train_pixels, digits.train_targets), (pixels, digits.test_targets), classes=10
     )
-    assert harness.fingerprint(other) != harness.fingerprint(digits) == harness.fingerprint(load("digits"))
+    assert harness.fingerprint(other) != harness.fingerprint(digits) == harness.fingerprint(replace(digits))
 
 
 def test_a_failing_method_is_a_row_and_stops_nothing(tmp_path, monkeypatch):
