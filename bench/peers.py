@@ -6,6 +6,7 @@ import os
 import pickle
 import subprocess
 import sys
+import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor
 
 WORKER = Path(__file__).with_name("sparseprop_worker.py")
+_SETTLE = 0.05  # seconds: OpenMP's threads spin for some hundredths after a product, on the other process's cores
 
 
 class SparseProp:
@@ -35,9 +37,12 @@ class SparseProp:
 
     def ask(self, request: Any) -> Any:
         assert self._process.stdin is not None and self._process.stdout is not None
+        time.sleep(_SETTLE)
         pickle.dump(request, self._process.stdin)
         self._process.stdin.flush()
-        return pickle.load(self._process.stdout)
+        answer = pickle.load(self._process.stdout)
+        time.sleep(_SETTLE)
+        return answer
 
     def call(self, kind: str, weight: Tensor, x: Tensor, grad: Tensor | None = None, **options: Any) -> Elsewhere:
         """The forward, or with `grad` forward and backward, of a "linear" or "conv2d" of a weight with zeros.
