@@ -26,7 +26,7 @@ def clock(monkeypatch):
     return clock
 
 
-@pytest.mark.parametrize(("duration", "calls"), [(1.0, 2), (1e-4, 1 + 6), (1e-9, 1 + 50)])
+@pytest.mark.parametrize(("duration", "calls"), [(1.0, 2), (1e-4, 1 + 2 * 21), (1e-9, 1 + 2 * 100)])
 def test_a_call_is_warm_and_a_short_one_is_repeated(clock, duration, calls):
     log = []
     assert measure.seconds(clock.call(duration, log)) == pytest.approx(duration, rel=1e-3)
@@ -39,6 +39,14 @@ def test_a_call_elsewhere_times_itself(clock):
 
     call.seconds = lambda: 4.5
     assert measure.seconds(call) == 4.5
+
+
+def test_calls_elsewhere_come_last(clock):
+    log = []
+    calls = {name: clock.call(1.0, log, name) for name in "ab"}
+    calls["a"].seconds = lambda: log.append("elsewhere") or 4.5
+    assert measure.alternate(calls, 2) == {"a": [4.5, 4.5], "b": [1.0, 1.0]}
+    assert log == ["b", "b", "elsewhere"] * 2
 
 
 def test_calls_alternate(clock):
