@@ -19,6 +19,12 @@ WORKER = Path(__file__).with_name("sparseprop_worker.py")
 _SETTLE = 0.05  # seconds: OpenMP's threads spin for some hundredths after a product, on the other process's cores
 
 
+def _every_core() -> None:
+    """Undo what a bound thread leaves to its child: one core."""
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, range(os.cpu_count() or 1))
+
+
 class SparseProp:
     """A process of the Python that has SparseProp: its OpenMP runtime would disturb ours within one.
 
@@ -37,6 +43,7 @@ class SparseProp:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=environment,
+            preexec_fn=_every_core,
         )
 
     def ask(self, request: Any) -> Any:
