@@ -16,6 +16,7 @@ from .batch_last import contiguous
 
 _RAW = torch.ops.sparseprune
 _GEOMETRY = 11  # of a convolution's static numbers; the size of its input follows
+_WIDE = 64  # a batch from which one walk for both gradients pays: it scatters dW over lines that threads share
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,15 @@ class Form:
         return grad.sum([d for d in range(grad.ndim) if d != self.channel])
 
 
+def _spmm_both(
+    a: Tensor, b: Tensor, c: Tensor, at: tuple[Tensor, ...], static: tuple[int, ...]
+) -> tuple[Tensor, Tensor]:
+    a, b, c = a.contiguous(), contiguous(b), contiguous(c)
+    if b.shape[1] >= _WIDE:
+        return _RAW.spmm_backward(a, *at[2:], b, c)
+    return _RAW.spmm(a, *at[2:], c, None), _RAW.sddmm(at[0], at[1], None, c, b)
+
+
 FORMS = {
     "spmm": Form(
         products=(
@@ -51,7 +61,7 @@ FORMS = {
             lambda a, c, bias, at, static: _RAW.spmm(a.contiguous(), *at[2:], contiguous(c), None),
             lambda a, b, bias, at, static: _RAW.spmm(a.contiguous(), at[0], at[1], None, contiguous(b), bias),
         ),
-        both=lambda a, b, c, at, static: _RAW.spmm_backward(a.contiguous(), *at[2:], contiguous(b), contiguous(c)),
+        both=_spmm_both,
         batch=-1,
         channel=0,
     ),

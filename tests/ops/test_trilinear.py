@@ -36,6 +36,12 @@ def linear() -> tuple[Callable[..., Tensor], tuple[Tensor, ...]]:
     return lambda v, x, b: ops.spmm(pattern, v, x, b), (seeded(len(pattern.columns)), seeded(5, 3), seeded(4))
 
 
+def wide() -> tuple[Callable[..., Tensor], tuple[Tensor, ...]]:
+    """A batch whose two gradients are taken in one walk."""
+    pattern = Pattern.from_mask(mask_of(2, 3))
+    return lambda v, x, b: ops.spmm(pattern, v, x, b), (seeded(len(pattern.columns)), seeded(3, 64), seeded(2))
+
+
 def transposed() -> tuple[Callable[..., Tensor], tuple[Tensor, ...]]:
     pattern = Pattern.from_mask(mask_of(4, 5))
     return lambda v, x: ops.spmm_t(pattern, v, x), (seeded(len(pattern.columns)), seeded(4, 3))
@@ -63,7 +69,7 @@ def masked_convolution() -> tuple[Callable[..., Tensor], tuple[Tensor, ...]]:
     return lambda w, x, b: ops.masked_conv2d(x, w, mask, GEOMETRY, b), inputs
 
 
-CASES = [linear, transposed, sampled, convolution, masked_linear, masked_convolution]
+CASES = [linear, wide, transposed, sampled, convolution, masked_linear, masked_convolution]
 each = pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__)
 
 
