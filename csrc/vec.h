@@ -192,3 +192,9 @@ struct Vec {
     return {__builtin_shufflevector(a.v, b.v, ((I & distance) ? LANES + I : I + distance)...)};
   }
 };
+
+// Vector r of R that stand in a row of memory; CUT: the last of them has only the part.
+template <int R, bool CUT, class V, class T>
+INLINE V load(const T* p, int r, typename V::Part part) {
+  return CUT && r == R - 1 ? V::load(p + r * V::LANES, part) : V::load(p + r * V::LANES);
+}

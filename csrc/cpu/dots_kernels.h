@@ -4,11 +4,6 @@
 
 constexpr int HELD = 16;  // registers of partial sums between summations: a multiple of any LANES
 
-template <int R, bool CUT, class V, class T>
-INLINE V load(const T* p, int r, typename V::Part part) {
-  return CUT && r == R - 1 ? V::load(p + r * V::LANES, part) : V::load(p + r * V::LANES);
-}
-
 // partial[0 ... n) = or += the sums of lanes of held[0 ... n).
 template <class C>
 void add_up(const Vec<C>* held, int n, bool first, C* partial) {

@@ -14,11 +14,6 @@ INLINE const T* row_of(const T* base, int64_t offset) {
   return row;
 }
 
-template <int R, bool CUT, class V, class T>
-INLINE V load(const T* p, int r, typename V::Part part) {
-  return CUT && r == R - 1 ? V::load(p + r * V::LANES, part) : V::load(p + r * V::LANES);
-}
-
 // The weights of the rows whose input is below `bound`, from the cursors on. CUT: the last vector has `tail` columns.
 template <class T, int R, bool CUT, bool ORDERED>
 void spmm_panel(const Spmm<T>& p, const SpmmBlock<T>& block, int32_t bound, bool first, int tail) {

@@ -62,12 +62,6 @@ def _check_compiling(name: str) -> None:
         raise RuntimeError(f"{name}: torch.compile of a jvp would lose its tangents; take the jvp outside compile")
 
 
-def _slots(role: int, values: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-    """The two roles that a product takes, in order."""
-    first, second = (r for r in range(3) if r != role)
-    return values[first], values[second]
-
-
 class _Product(Function):
     """One product of a form: arguments (form, role, static, p, q, bias, index)."""
 
@@ -87,17 +81,18 @@ class _Product(Function):
         p, q, *index = ctx.saved_tensors
         first, second = (r for r in range(3) if r != ctx.role)
         given = {first: p, second: q, ctx.role: grad}
-        a, b, c = given[0], given[1], given[2]
+
+        def take(role: int) -> Tensor:
+            others = (given[r] for r in range(3) if r != role)
+            return apply(ctx.form, role, tuple(index), ctx.static, *others)
+
         needs_p, needs_q, needs_bias = ctx.needs_input_grad[3:6]
         form = FORMS[ctx.form]
-        dp = dq = None
         if needs_p and needs_q and ctx.role == 2 and form.both is not None:
-            dq, dp = _apply_both(ctx.form, tuple(index), ctx.static, a, b, c)
+            dq, dp = _apply_both(ctx.form, tuple(index), ctx.static, given[0], given[1], given[2])
         else:
-            if needs_p:
-                dp = apply(ctx.form, first, tuple(index), ctx.static, *_slots(first, (a, b, c)))
-            if needs_q:
-                dq = apply(ctx.form, second, tuple(index), ctx.static, *_slots(second, (a, b, c)))
+            dp = take(first) if needs_p else None
+            dq = take(second) if needs_q else None
         return None, None, None, dp, dq, form.bias_gradient(grad) if needs_bias else None, None
 
     @staticmethod

@@ -48,9 +48,7 @@ def contiguous(x: Tensor) -> Tensor:
     """Return a batch-last `x` `[..., B]` contiguous, by the fast transpose where its memory has the batch first."""
     if x.is_contiguous():
         return x
-    if not torch.compiler.is_compiling():
-        global _count
-        _count += 1
+    _note_one()
     first = x.movedim(-1, 0)
     if first.is_contiguous():
         return _transpose(first.flatten(1)).view(x.shape)
@@ -59,6 +57,12 @@ def contiguous(x: Tensor) -> Tensor:
         turned = _transpose(first.permute(0, 2, 3, 1).flatten(1))
         return turned.view(*x.shape[1:3], x.shape[0], x.shape[3]).permute(2, 0, 1, 3).contiguous()
     return x.contiguous()
+
+
+def _note_one() -> None:
+    global _count
+    if not torch.compiler.is_compiling():  # a counter would be a side effect to trace
+        _count += 1
 
 
 def _transpose(x: Tensor) -> Tensor:
@@ -92,9 +96,7 @@ class _ContiguousJvp(_Contiguous):
 
 
 def _turned(x: Tensor) -> Tensor:
-    if not torch.compiler.is_compiling():
-        global _count
-        _count += 1
+    _note_one()
     rows = x.movedim(0, -1)
     return _transpose(rows.flatten(0, -2)).view(x.shape)
 
