@@ -20,6 +20,8 @@ struct ByInput {
   int64_t inputs;
 };
 
+constexpr int AHEAD = 2;  // the walk fetches the pixel of the entry after the next
+
 class ConvEntries {
  public:
   ConvEntries(const ByOutput& pattern, const ConvPlan& plan);
@@ -28,7 +30,7 @@ class ConvEntries {
   int64_t rows, taps, panels, longest = 0;  // the most entries of a row
   std::vector<int64_t> row_begin;      // how many entries the rows before have; one more at the end
   std::vector<int32_t> begin;          // where the entries of (panel, row, rank) begin; one more at the end
-  std::unique_ptr<int64_t[]> offset;   // of the other pixel from that of shift 0 in other channel 0
+  std::unique_ptr<int64_t[]> offset;   // of the other pixel from that of shift 0 in other channel 0; AHEAD zeros follow
   std::unique_ptr<int32_t[]> place;    // in `values`
 
   int64_t size() const { return begin.back(); }

@@ -8,11 +8,11 @@
 namespace sparseprune {
 namespace {
 
-constexpr int64_t MOST_PANELS = 8, MOST_SIDE = 16;
+constexpr int64_t MOST_PANELS = 8;
 
 // Measured on a core with 2 MB of second cache: what of it is free, what a run of lines costs to begin, in bytes; and ns: a
-// line from beyond it, another load and store of a line and a mispredicted branch.
-constexpr double CACHE = 1.8e6, RUN = 4096, FETCH = 2.2, PANEL = 6;
+// line from beyond it, a line for each byte that lies in it, another load and store of a line.
+constexpr double CACHE = 1.8e6, RUN = 4096, FETCH = 2.2, FARTHER = 1e-7, PANEL = 1.5;
 
 int64_t floor_divide(int64_t a, int64_t b) { return a / b - (a % b < 0); }
 int64_t ceil_divide(int64_t a, int64_t b) { return -floor_divide(-a, b); }
@@ -109,11 +109,15 @@ Axis::Segment Axis::within(const Segment& s, int64_t begin, int64_t end) const {
 }
 
 ConvPlan::ConvPlan(Axis rows, Axis columns, int64_t batch, const Load& load)
-    : rows_(std::move(rows)), columns_(std::move(columns)), batch_(batch) {
+    : rows_(std::move(rows)),
+      columns_(std::move(columns)),
+      batch_(batch),
+      other_channels_(load.other_channels),
+      panel_(std::max<int64_t>(load.other_channels, 1)) {
   if (rows_.own == 0 || columns_.own == 0 || batch_ == 0) return;
   const Cut cut = best_cut(load);
   panels_ = cut.panels;
-  panel_ = ceil_divide(std::max<int64_t>(load.other_channels, 1), panels_);
+  panel_ = ceil_divide(panel_, panels_);
   const int64_t height = cut.height * rows_.own_step, width = cut.width * columns_.own_step;
   for (int64_t i = 0; i < rows_.own; i += height) {
     for (int64_t j = 0; j < columns_.own; j += width) {
@@ -122,18 +126,23 @@ ConvPlan::ConvPlan(Axis rows, Axis columns, int64_t batch, const Load& load)
   }
 }
 
-// ns for a line of an own pixel beyond what any cut costs. A strip's halo is fetched again; what does not fit is fetched at
-// every use.
+// ns for a line of an own pixel beyond what any cut costs. Strips are done from left to right, row after row: what of its
+// neighbours' part of other is still there is not fetched again; what does not fit is fetched at every use.
 double ConvPlan::cost(const Cut& cut, const Load& load) const {
   const auto pixel = static_cast<double>(batch_ * load.element_bytes), channels = static_cast<double>(load.other_channels);
   const auto rows = static_cast<double>(rows_.reach(cut.height)), columns = static_cast<double>(columns_.reach(cut.width));
   const auto panels = static_cast<double>(cut.panels), entries = static_cast<double>(load.entries);
   const bool once = cut.height * rows_.own_step >= rows_.own && cut.width * columns_.own_step >= columns_.own;
-  const double used = (rows * columns * pixel * channels + (once ? 0 : 12 * entries)) / panels;
-  const double halo = rows * (columns * pixel + RUN) * channels / (static_cast<double>(cut.height * cut.width) * pixel);
-  const double again = entries * std::max(1 - CACHE / used, 0.0);
+  const double list = once ? 0 : 12 * entries, used = (rows * columns * pixel * channels + list) / panels;
+  const bool above = rows * static_cast<double>(columns_.other) * pixel * channels + list < CACHE;
+  const bool beside = rows * columns * pixel * channels + list < CACHE;
+  const double new_rows = above ? std::min(rows, static_cast<double>(cut.height * rows_.step)) : rows;
+  const double new_columns = beside ? std::min(columns, static_cast<double>(cut.width * columns_.step)) : columns;
+  const double own = static_cast<double>(cut.height * cut.width) * pixel;
+  const double fetched = new_rows * (new_columns * pixel + RUN) * channels / own;
+  const double again = entries * std::max(1 - CACHE / used, 0.0), near = entries * std::min(used, CACHE);
   const auto spilled = static_cast<double>(load.own_channels * rows_.own_step * columns_.own_step) * (panels - 1);
-  return FETCH * (halo + again) + PANEL * spilled;
+  return FETCH * (fetched + again) + FARTHER * near + PANEL * spilled;
 }
 
 ConvPlan::Cut ConvPlan::best_cut(const Load& load) const {
@@ -141,9 +150,9 @@ ConvPlan::Cut ConvPlan::best_cut(const Load& load) const {
   Cut best{1, height, width};
   double least = cost(best, load);
   for (int64_t p = 1; p <= (load.panels ? MOST_PANELS : 1); p *= 2) {
-    for (int64_t h = height; h > 0; h = std::min(h - 1, MOST_SIDE)) {
+    for (int64_t n = 1; n < 2 * height; n *= 2) {
       for (int64_t w = width; w > 0; w /= 2) {
-        const Cut cut{p, h, w};
+        const Cut cut{p, ceil_divide(height, n), w};
         const double c = cost(cut, load);
         if (c < least) least = c, best = cut;
       }

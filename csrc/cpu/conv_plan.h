@@ -76,6 +76,7 @@ class ConvPlan {
   int64_t shift(int64_t tap) const;
   int64_t taps() const { return static_cast<int64_t>(rows_.shift.size() * columns_.shift.size()); }
   int64_t own_plane() const { return rows_.own * columns_.own * batch_; }
+  int64_t other_channels() const { return other_channels_; }
   int64_t other_plane() const { return rows_.other * columns_.other * batch_; }
   const std::vector<Strip>& strips() const { return strips_; }
   // Channels of other that are gathered from in one go; further ones add to what these gave.
@@ -92,7 +93,7 @@ class ConvPlan {
   std::vector<std::pair<int64_t, int64_t>> runs(const Axis::Segment& row, const Axis::Segment& column) const;
 
   Axis rows_, columns_;
-  int64_t batch_, panel_ = 1, panels_ = 1;
+  int64_t batch_, other_channels_, panel_, panels_ = 1;
   std::vector<Strip> strips_;
 };
 

@@ -1,8 +1,9 @@
 // Dot products at the kept entries (sddmm), and both gradients of y = W x in one walk over the inputs (spmm_backward).
 #include "cpu/dots.h"
 
-#include <memory>
 #include <tuple>
+
+#include "lines.h"
 
 #define KERNELS "cpu/dots_kernels.h"
 #include "each_isa.h"
@@ -15,8 +16,8 @@ template <class T>
 void run(const Dots<T>& p, int64_t begin, int64_t end) {
   const int64_t width = ON_ISA(dots_width<T>(p)), base = p.w.offsets[begin], entries = p.w.offsets[end] - base;
   const bool packs = worth_packing(p.batch, width, p.others, entries);
-  const std::unique_ptr<T[]> packed(packs ? new T[p.others * width] : nullptr);
-  const std::unique_ptr<Sum<T>[]> partial(new Sum<T>[entries]);
+  const Lines<T> packed = lines<T>(packs ? p.others * width : 0);
+  const Lines<Sum<T>> partial = lines<Sum<T>>(entries);
   for (int64_t column = 0; column < p.batch; column += width) {
     const int64_t columns = std::min(width, p.batch - column);
     DotsBlock<T> block{begin, end,  column,      p.right + column, p.batch, partial.get(),

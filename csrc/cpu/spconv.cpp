@@ -2,12 +2,12 @@
 #include "cpu/spconv.h"
 
 #include <memory>
-#include <new>
 #include <optional>
 #include <tuple>
 #include <vector>
 
 #include "cpu/conv_entries.h"
+#include "lines.h"
 #include "products.h"
 
 #define KERNELS "cpu/spconv_kernels.h"
@@ -19,10 +19,6 @@ namespace {
 constexpr int64_t SHORT = 8192;     // entries whose lists may be walked for every few pixels
 constexpr int64_t GRAIN = 1 << 19;  // products that pay for a thread
 constexpr int64_t GROUPS = 32;      // of strips, each with sums of its own
-
-struct Aligned {
-  void operator()(void* p) const { ::operator delete(p, std::align_val_t{64}); }
-};
 
 // One operation of one type, after the checks.
 template <class T>
@@ -43,7 +39,8 @@ struct Job {
     const int64_t cost = starts(entries.rows);
     const int64_t products = std::max<int64_t>(size * pixels / std::max<int64_t>(cost * groups, 1), 1);
     torch::stable::parallel_for(0, cost * groups, std::max<int64_t>(GRAIN / products, 1), [&](int64_t from, int64_t to) {
-      const auto scratch = room();
+      // For the dots of a row, each a register of 64 bytes at most.
+      const auto scratch = lines<char>(mode == GATHER ? 0 : (entries.longest + 16) * 64);
       for (int64_t g = from / cost; g * cost < to; ++g) {
         const int64_t first = row_at(from - g * cost), last = row_at(to - g * cost);
         for (int64_t s = strips * g / groups, begin = s; s < strips * (g + 1) / groups && first < last; ++s) {
@@ -77,12 +74,6 @@ struct Job {
       else high = middle;
     }
     return low;
-  }
-
-  // For the dots of a row; a register has 64 bytes at most.
-  std::unique_ptr<void, Aligned> room() const {
-    if (mode == GATHER) return nullptr;
-    return std::unique_ptr<void, Aligned>(::operator new((entries.longest + 16) * 64, std::align_val_t{64}));
   }
 
   void strip(int64_t s, int64_t first, int64_t last, const C* weight, C* sums, bool add, void* scratch) const {

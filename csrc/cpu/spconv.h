@@ -3,7 +3,7 @@
 
 #include <cstdint>
 
-#include "cpu/conv_plan.h"
+#include "cpu/conv_entries.h"
 
 namespace sparseprune {
 

@@ -56,6 +56,7 @@ struct ConvTile {
 
   INLINE void entry(const Walk<T, Sum<T>>& w, int64_t j, V* dots) {
     const int64_t offset = w.offset[j];
+    if constexpr (R > 1) __builtin_prefetch(base[0] + w.offset[j + AHEAD]);
     V weight, dot[2];
     if constexpr (mode != DOT) weight = V::all(w.weight[j]);
     if constexpr (mode != GATHER) dot[0] = dots[j], dot[1] = V::zero();

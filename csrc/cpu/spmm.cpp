@@ -1,9 +1,10 @@
 // y = W x + bias by the kept weights: row after row, in tiles of the batch.
 #include "cpu/spmm.h"
 
-#include <memory>
 #include <numeric>
 #include <vector>
+
+#include "lines.h"
 
 #define KERNELS "cpu/spmm_kernels.h"
 #include "each_isa.h"
@@ -27,7 +28,7 @@ class SpmmWork {
   int64_t items() const { return tiles_ * parts_; }
 
   void run(int64_t begin, int64_t end) const {
-    std::unique_ptr<T[]> packed;
+    Lines<T> packed;
     std::vector<int32_t> cursors;
     int64_t held = -1;
     for (int64_t item = begin; item < end; ++item) {
@@ -37,7 +38,7 @@ class SpmmWork {
                          balanced(p_.w.offsets, p_.w.rows, ROW_COST, part + 1, parts_),
                          column, p_.x + column, p_.batch, nullptr};
       if (worth_packing(p_.batch, width_, p_.inputs, p_.w.entries / parts_)) {
-        if (!packed) packed.reset(new T[p_.inputs * width_]);
+        if (!packed) packed = lines<T>(p_.inputs * width_);
         if (held != tile) pack(block.x, columns, packed.get());
         held = tile;
         block.x = packed.get();
