@@ -55,7 +55,8 @@ class Sparse(nn.Module):
     @property
     def pattern(self) -> Pattern:
         """Where a csr layer's `values` stand in the weight."""
-        return Pattern(self.row_offsets, self.columns, self.column_offsets, self.rows, self.order)
+        found = self._buffers  # past __getattr__, five times at every forward
+        return Pattern(*[cast(Tensor, found[name]) for name in Pattern._fields])
 
     def masked_weight(self) -> Tensor:
         """Return the weight that the forward uses, `where(m != 0, w, 0) * m`, differentiable.

@@ -59,6 +59,8 @@ class SparseLinear(Sparse, nn.Linear):
         """Return `[*, out_features]` from an input `[*, in_features]`."""
         if self.layout == "masked":
             return F.linear(input, self.masked_weight(), self.bias)
-        rows = input[None] if input.ndim == 1 else input.flatten(0, -2)
-        output = ops.spmm(self.pattern, self.kept_values(), ops.batch_last(rows).t(), self.bias).t()
-        return output[0] if input.ndim == 1 else output.unflatten(0, input.shape[:-1])
+        if input.ndim == 1:
+            return self.forward(input[None])[0]
+        if input.ndim > 2:
+            return self.forward(input.flatten(0, -2)).unflatten(0, input.shape[:-1])
+        return ops.spmm(self.pattern, self.kept_values(), ops.batch_last(input).t(), self.bias).t()

@@ -45,7 +45,11 @@ def _differentiated(*tensors: Tensor | None) -> bool:
         return True
     if forward_ad._current_level >= 0:
         return True
-    return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
+    if torch.is_grad_enabled():
+        for t in tensors:
+            if t is not None and t.requires_grad:
+                return True
+    return False
 
 
 def _call(traced: type[Function], eager: type[Function], *arguments: Any) -> Any:

@@ -210,22 +210,29 @@ def _mask(who: str, mask: Tensor, weight: Tensor) -> Tensor:
 
 def _check(who: str, index: tuple[Tensor, ...], tensors: dict[str, Tensor | None]) -> None:
     """Raise ValueError unless all tensors share a floating dtype (autocast will see to it) and a device."""
-    named = {name: tensor for name, tensor in tensors.items() if tensor is not None}
-    (first, model), *others = named.items()
-    if not model.is_floating_point():
-        raise ValueError(f"{who}: {first} must be floating point, got {model.dtype}")
-    casts = torch.is_autocast_enabled(model.device.type)
-    for name, tensor in others:
-        if tensor.dtype != model.dtype and not (casts and tensor.is_floating_point()):
-            raise ValueError(f"{who}: {name} must have the dtype of {first}, {model.dtype}, got {tensor.dtype}")
-        if tensor.device != model.device:
-            raise ValueError(f"{who}: {name} must be on the device of {first}, {model.device}, got {tensor.device}")
-    if any(tensor.device != model.device for tensor in index):
-        raise ValueError(f"{who}: the pattern must be on the device of {first}, {model.device}, got {index[0].device}")
+    first, model = next(iter(tensors.items()))
+    assert model is not None
+    dtype, device = model.dtype, model.device
+    if not dtype.is_floating_point:
+        raise ValueError(f"{who}: {first} must be floating point, got {dtype}")
+    for name, tensor in tensors.items():
+        if tensor is None:
+            continue
+        if tensor.dtype != dtype and not (torch.is_autocast_enabled(device.type) and tensor.is_floating_point()):
+            raise ValueError(f"{who}: {name} must have the dtype of {first}, {dtype}, got {tensor.dtype}")
+        if tensor.device != device:
+            raise ValueError(f"{who}: {name} must be on the device of {first}, {device}, got {tensor.device}")
+    for tensor in index:
+        if tensor.device != device:
+            raise ValueError(f"{who}: the pattern must be on the device of {first}, {device}, got {tensor.device}")
 
 
 def _shape(who: str, name: str, tensor: Tensor | None, expected: list[int | None]) -> None:
-    shape = expected if tensor is None else list(tensor.shape)
-    if len(shape) != len(expected) or any(e is not None and e != s for e, s in zip(expected, shape, strict=True)):
-        wanted = ["any" if e is None else e for e in expected]
-        raise ValueError(f"{who}: {name} must have shape [{', '.join(map(str, wanted))}], got {shape}")
+    if tensor is None:
+        return
+    fits = tensor.ndim == len(expected)
+    for size, wanted in zip(tensor.shape, expected, strict=False):
+        fits = fits and (wanted is None or size == wanted)
+    if not fits:
+        shape = ", ".join("any" if wanted is None else str(wanted) for wanted in expected)
+        raise ValueError(f"{who}: {name} must have shape [{shape}], got {list(tensor.shape)}")
