@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from sparseprune import cli, data, densities, inputs, models, scores, select
+from sparseprune.cli.app import COMMANDS
 from sparseprune.harness import Plan
 from sparseprune.masks import Masks
 from sparseprune.prune import SCOPES
@@ -176,25 +177,25 @@ def test_no_command_shows_the_help(capsys, monkeypatch):
     with pytest.raises(SystemExit) as exit_:
         cli.main()
     out = capsys.readouterr().out
-    assert not exit_.value.code and all(command in out for command in ("run", "prune", "bench", "doctor"))
+    assert not exit_.value.code and all(command in out for command in COMMANDS)
 
 
 def test_every_flag_has_its_help_and_names_what_it_takes(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
-    for command in ("run", "prune", "bench", "doctor"):
-        parameters = inspect.signature(getattr(cli, command)).parameters
-        assert list(parameters) == list(cli._FLAGS[command])
+    for command, module in COMMANDS.items():
+        parameters = inspect.signature(getattr(module, command)).parameters
+        assert list(parameters) == list(module.FLAGS)
         shown = " ".join(call(capsys, command, "--help")[1].split())
-        assert all(text in shown for text in cli._FLAGS[command].values())
-    prune = cli._FLAGS["prune"]
+        assert all(text in shown for text in module.FLAGS.values())
+    prune, run = COMMANDS["prune"].FLAGS, COMMANDS["run"].FLAGS
     for flag, names in (
         ("model", models.MODELS), ("score", scores.names()), ("select", select.names()), ("dataset", data.names()),
         ("inputs", inputs.KINDS), ("scope", SCOPES), ("distribution", densities.RULES),
     ):  # fmt: skip
         assert all(name in prune[flag] for name in names)
-    assert all(name in cli._FLAGS["run"]["dataset"] for name in data.names())
-    assert ".5,.2,.1,.05" in cli._FLAGS["run"]["density"] and Plan().densities == (0.5, 0.2, 0.1, 0.05)
-    assert ",".join(Plan().methods) in cli._FLAGS["run"]["method"]
+    assert all(name in run["dataset"] for name in data.names())
+    assert ".5,.2,.1,.05" in run["density"] and Plan().densities == (0.5, 0.2, 0.1, 0.05)
+    assert ",".join(Plan().methods) in run["method"]
 
 
 @pytest.mark.parametrize("missing", ["typer", "rich"])
