@@ -111,3 +111,12 @@ def block_spmm(blocks, offsets, indices, order, dense, transposed) -> Tensor:
 
 def block_sddmm(offsets, indices, left, right, size) -> Tensor:
     return left.new_empty(len(indices), size, size)
+
+
+def ntk_gram(offsets, indices, squares, a, b, a2, b2, full) -> Tensor:
+    shape = a.shape[1], (a if a2 is None else a2).shape[1]
+    return a.new_empty(*shape, b.shape[1], b.shape[1]) if full else a.new_empty(shape)
+
+
+def spconv_dw_each(row_offsets, columns, x, grad, geometry) -> Tensor:
+    return x.new_empty(len(columns), *grad.shape[3:])

@@ -48,6 +48,8 @@ SCHEMAS = {
     "masked_conv2d_dx": "(Tensor grad, Tensor weight, Tensor mask, int[] size, int[] geometry) -> Tensor",
     "masked_conv2d_dw": "(Tensor grad, Tensor x, Tensor mask, int[] geometry) -> Tensor",
     "block_spmm": f"(Tensor blocks, {_PATTERN}, Tensor? order, Tensor dense, bool transposed) -> Tensor",
+    "ntk_gram": f"({_PATTERN}, Tensor? squares, Tensor a, Tensor b, Tensor? a2, Tensor? b2, bool full) -> Tensor",
+    "spconv_dw_each": "(Tensor row_offsets, Tensor columns, Tensor x, Tensor grad, int[] geometry) -> Tensor",
     "block_sddmm": f"({_PATTERN}, Tensor left, Tensor right, int size) -> Tensor",
 }
 
