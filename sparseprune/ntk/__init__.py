@@ -3,5 +3,17 @@
 from .empirical import Choice, choose, empirical
 from .infinite import Estimate, infinite
 from .monte_carlo import monte_carlo
+from .predict import predict
+from .spectrum import Spectrum, spectrum
 
-__all__ = ["Choice", "Estimate", "choose", "empirical", "infinite", "monte_carlo"]
+__all__ = [
+    "Choice",
+    "Estimate",
+    "Spectrum",
+    "choose",
+    "empirical",
+    "infinite",
+    "monte_carlo",
+    "predict",
+    "spectrum",
+]

@@ -78,8 +78,8 @@ def empirical(
         _check_option(name, value)
     if chunk is not None and (isinstance(chunk, bool) or not isinstance(chunk, int) or chunk < 1):
         raise ValueError(f"empirical: chunk must be an integer >= 1, got {chunk!r}")
-    model = _checked(model, parameters)
-    _check_inputs(model, x1, x2)
+    model = checked(model, parameters)
+    check_inputs(model, x1, x2)
     x2 = None if x2 is x1 else x2
     wanted = included(model, biases=biases, norms=norms)
     if not wanted:
@@ -112,8 +112,8 @@ def choose(model: nn.Module, x: Tensor, *, parameters: Literal["kept", "all"] = 
         two forward and two backward passes.
     """
     _check_option("parameters", parameters)
-    model = _checked(model, parameters)
-    _check_inputs(model, x, None)
+    model = checked(model, parameters)
+    check_inputs(model, x, None)
     return _choice(probe(model, x, included(model, biases=True, norms=True)))
 
 
@@ -123,7 +123,7 @@ def _choice(found: Probe) -> Choice:
     return Choice("gram", "every trainable parameter is used by its own layer alone, and its part agrees with autograd")
 
 
-def _checked(model: nn.Module, parameters: str) -> nn.Module:
+def checked(model: nn.Module, parameters: str) -> nn.Module:
     model = unwrapped("empirical", model)
     if is_spread(model):
         raise ValueError("empirical: model must be whole on every rank, got parameters spread over ranks")
@@ -136,7 +136,7 @@ def _check_option(name: str, value: object) -> None:
         raise ValueError(f"empirical: {name} must be one of {', '.join(map(repr, _OPTIONS[name]))}, got {value!r}")
 
 
-def _check_inputs(model: nn.Module, x1: Tensor, x2: Tensor | None) -> None:
+def check_inputs(model: nn.Module, x1: Tensor, x2: Tensor | None) -> None:
     for name, x in (("x1", x1), ("x2", x2)):
         if x is None:
             continue
