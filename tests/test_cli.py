@@ -114,6 +114,9 @@ def test_interruption_says_how_to_go_on(tmp_path, capsys, monkeypatch):
         (("prune", "--density", "0.1", "--out", "no/where"), "out must be in an existing folder"),
         (("prune", "--density", "0.1", "--weights", "absent.pt"), "absent.pt"),
         (("prune", "--density", "0.1", "--score", "snip"), "data"),
+        (("reproduce",), "reproduce: paper must be one of 000, got None"),
+        (("reproduce", "999"), "reproduce: paper must be one of 000, got '999'"),
+        (("reproduce", "000", "E9"), "reproduce: item must be one of E1, E2, E3, E4"),
         (("bench", "--quick"), "bench: out and quick need --calibrate"),
         (("bench", "--out", "x.json"), "bench: out and quick need --calibrate"),
         (("bench", "--threads", "0"), "bench: threads must be at least 1, got 0"),
@@ -184,9 +187,10 @@ def test_every_flag_has_its_help_and_names_what_it_takes(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     for command, module in COMMANDS.items():
         parameters = inspect.signature(getattr(module, command)).parameters
-        assert list(parameters) == list(module.FLAGS)
+        told = getattr(module, "ARGUMENTS", {}) | module.FLAGS
+        assert list(parameters) == list(told)
         shown = " ".join(call(capsys, command, "--help")[1].split())
-        assert all(text in shown for text in module.FLAGS.values())
+        assert all(text in shown for text in told.values())
     prune, run = COMMANDS["prune"].FLAGS, COMMANDS["run"].FLAGS
     for flag, names in (
         ("model", models.MODELS), ("score", scores.names()), ("select", select.names()), ("dataset", data.names()),

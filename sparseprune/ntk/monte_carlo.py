@@ -59,7 +59,7 @@ def monte_carlo(
         seed: of everything random. Draws differ between depths, widths, densities and numbers of inputs.
         dtype: float32 or float64, of weights and products.
         device: to compute on; None: that of the inputs. The CPU and a GPU have different draws.
-        out: a file of JSON lines that gets every draw as it comes; what is there already is not drawn again.
+        out: a file of JSON lines that gets the draws as they come; those there already are not drawn again.
         progress: called with (draws done, draws).
 
     Returns: `[draws]`, for matrices of inputs `[draws, N1, N2]`; with `layers` a last dimension of L + 1. In `dtype`.
@@ -160,24 +160,22 @@ def _collect(
     out: Path | None,
     progress: Callable[[int, int], None] | None,
 ) -> dict[int, Tensor]:
-    """Return every draw's `[N1, N2, L+1]`, from the file what it has; append to it what it lacks."""
+    """Return every draw's `[N1, N2, L+1]`, from the file what it has; append to it what it lacks, a line a block."""
     results = Results(out) if out is not None else None
     found: dict[int, Tensor] = {}
     with results.writing() if results is not None else nullcontext():
-        rows = results.load() if results is not None else {}
-        for draw in draws:
-            row = rows.get(identity(key | {"draw": draw}))
-            if row is not None:
-                found[draw] = torch.tensor(row["layers"], dtype=torch.float64)
+        for row in results.load().values() if results is not None else ():
+            if row["key"] == key | {"draws": row["key"].get("draws")}:
+                found |= zip(row["key"]["draws"], torch.tensor(row["layers"], dtype=torch.float64), strict=True)
         missing = [draw for draw in draws if draw not in found]
         for start in range(0, len(missing), at_once):
             some = missing[start : start + at_once]
-            for draw, parts in zip(some, compute(some).cpu(), strict=True):
-                found[draw] = parts
-                if results is not None:
-                    results.append({"key": key | {"draw": draw}, "layers": parts.tolist()})
+            parts = compute(some).cpu()
+            found |= zip(some, parts, strict=True)
+            if results is not None:
+                results.append({"key": key | {"draws": some}, "layers": parts.tolist()})
             if progress is not None:
-                progress(len(found), len(draws))
+                progress(len(draws) - len(missing) + start + len(some), len(draws))
     return found
 
 

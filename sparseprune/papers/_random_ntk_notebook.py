@@ -13,7 +13,8 @@ from ..ntk import infinite
 
 PRINTED_WIDTH = 2**10
 
-# Read off the figure of E1: the rescaled net at p = .5, by width.
+# Read off the figure of E1: means of the rescaled net at p = .5, by width.
+PRINTED_DRAWS = 64
 PRINTED_MEANS = dict(
     zip([2**k for k in range(5, 14)], [3.02, 1.89, 2.45, 2.32, 2.46, 2.52, 2.44, 2.42, 2.43], strict=True)
 )

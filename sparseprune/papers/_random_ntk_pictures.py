@@ -98,9 +98,7 @@ def input_pruned(rows: list[Row], path: Path) -> None:
             some = _curve(rows, name)
             key = some[0]["key"]
             _means(axes, some, name, colour)
-            axes.axhline(limit(key), color=colour, linestyle="--", linewidth=1, label="limit, input layer unpruned")
-            axes.axhline(
-                limit(key, input_pruned=True), color=colour, linewidth=1, label="limit, the mixture over masks"
-            )
+            axes.axhline(limit(key), color=colour, linestyle="--", linewidth=1, label="limit, inputs kept")
+            axes.axhline(limit(key, input_pruned=True), color=colour, linewidth=1, label="limit, mixture over masks")
 
     draw(path, "E4: the input layer pruned too", "width", "mean ± standard error", fill)
