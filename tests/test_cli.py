@@ -13,6 +13,7 @@ from sparseprune import cli, data, densities, inputs, models, scores, select
 from sparseprune.cli.app import COMMANDS
 from sparseprune.harness import Plan
 from sparseprune.masks import Masks
+from sparseprune.papers import random_ntk
 from sparseprune.prune import SCOPES
 
 
@@ -173,6 +174,22 @@ def test_bench_writes_a_table_and_says_how_to_use_it(tmp_path, capsys, monkeypat
     monkeypatch.setattr("sparseprune.ops.extension_error", lambda: "no compiler")
     code, _, err = call(capsys, "bench", "--calibrate")
     assert code == 2 and "needs the compiled extension, without which csr never wins: no compiler" in err
+
+
+def test_reproduce_prints_rows_and_verdicts_and_resumes(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(random_ntk, "QUICK", random_ntk.Sizes((8, 16), 8, draws=8, spread_draws=8))
+    code, out, err = call(capsys, "reproduce", "000", "E3", "--quick", "--seed", "3")
+    folder = tmp_path / "runs" / "000"
+    assert code == 0 and err == ""
+    assert "E3: Deviation from the limit at a fixed width" in out and "width 8" in out
+    assert "n Var = A + B / alpha" in out and any(word in out for word in ("holds: ", "these rows cannot tell: "))
+    assert str(folder.relative_to(tmp_path) / "E3.png") in out
+    assert (folder / "E3.png").read_bytes().startswith(b"\x89PNG")
+    lines = (folder / "E3.jsonl").read_text()
+    assert [json.loads(line)["key"]["seed"] for line in lines.splitlines()] == [3] * 10
+    assert call(capsys, "reproduce", "000", "E3", "--quick", "--seed", "3")[1] == out
+    assert (folder / "E3.jsonl").read_text() == lines
 
 
 def test_no_command_shows_the_help(capsys, monkeypatch):

@@ -64,7 +64,7 @@ def laws(rows: list[Row], path: Path) -> None:
             _deviations(axes, some, pruned, law, colour)
             axes.plot(pruned, model, color=colour, linestyle=":")
             scaled = [mad * math.sqrt(PRINTED_WIDTH / base) for mad in PRINTED_LAWS[law]]
-            axes.plot(pruned, scaled, color=colour, label=f"{law}, the authors'", **_PRINTED)
+            axes.plot(pruned, scaled, color=colour, label=f"{law}, the authors' × sqrt(1024/{base})", **_PRINTED)
         axes.plot([], [], color="black", linestyle=":", label="sqrt(2/π) sqrt((50 + 36/α)/n)")
 
     draw(path, f"E2: width from {base} up", "share pruned", "mean absolute deviation from the limit", fill)
@@ -83,7 +83,7 @@ def spread(rows: list[Row], path: Path) -> None:
     def fill(axes: Any) -> None:
         _deviations(axes, rows, pruned, "ours", "C0")
         scaled = [mad * math.sqrt(PRINTED_WIDTH / width) for mad in PRINTED_MAD]
-        axes.plot(pruned, scaled, color="C1", label="the authors'", **_PRINTED)
+        axes.plot(pruned, scaled, color="C1", label=f"the authors' × sqrt(1024/{width})", **_PRINTED)
         model = [theory.mean_absolute_deviation(width, row["key"]["density"]) for row in rows]
         axes.plot(pruned, model, color="black", linestyle=":", label="sqrt(2/π) sqrt((50 + 36/α)/n)")
 

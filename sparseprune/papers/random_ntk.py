@@ -67,8 +67,8 @@ def _key(seed: int, curve: str, width: int, density: float, draws: int, **other:
 
 
 def _collect(name: str, keys: list[Key], out: Path, progress: Progress | None) -> list[Row]:
-    """Return the rows of the keys; a bar's unit is one weight drawn, in millions."""
-    work = [key["draws"] * key["width"] * (key["width"] + 256) / 1e6 for key in keys]
+    """Return the rows of the keys; progress counts the weights drawn, roughly."""
+    work = [key["draws"] * key["width"] * ((key["depth"] - 1) * key["width"] + 256) for key in keys]
     place = {id(key): index for index, key in enumerate(keys)}
 
     def compute(key: Key) -> dict[str, Any]:
@@ -77,7 +77,7 @@ def _collect(name: str, keys: list[Key], out: Path, progress: Progress | None) -
         def tick(done: int, draws: int) -> None:
             if progress is not None:
                 units = sum(work[:index]) + work[index] * done / draws
-                progress(int(units), math.ceil(sum(work)), f"{name} {key['curve']}, width {key['width']}")
+                progress(int(units), sum(work), f"{name} {key['curve']}, width {key['width']}")
 
         return _measure(key, out / "draws.jsonl", tick)
 
