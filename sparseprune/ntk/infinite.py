@@ -117,9 +117,7 @@ def _first_layer(a: Tensor, b: Tensor, density: float, masks: Tensor, weights: T
     return total
 
 
-def _onward(
-    covariance: Tensor, kernel: Tensor, norms: Tensor, parallel: Tensor, depth: int
-) -> tuple[Tensor, Tensor]:
+def _onward(covariance: Tensor, kernel: Tensor, norms: Tensor, parallel: Tensor, depth: int) -> tuple[Tensor, Tensor]:
     """Return the kernel from the first layer's covariance and kernel, and its slopes `[2, N1, N2]` in those two."""
     with torch.enable_grad():
         first = torch.stack([covariance, kernel]).requires_grad_()

@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from ..results import Results, identity
 from ..theory.random_ntk import Gradients
 from ._checks import check_density, check_inputs, check_whole
 
-# Of the weights of the draws that are worked on at once.
+# Of the weights of the draws that are worked on at once; never fewer than two draws.
 _BYTES = 2**27
 
 # Weights [draws, to, from] and their mask, None: nothing is pruned.
@@ -58,12 +59,12 @@ def monte_carlo(
         seed: of everything random. Draws differ between depths, widths, densities and numbers of inputs.
         dtype: float32 or float64, of weights and products.
         device: to compute on; None: that of the inputs. The CPU and a GPU have different draws.
-        out: a file of JSON lines that gets every draw as it comes; what is there already is not drawn again.
+        out: a file of JSON lines that gets the draws as they come; those there already are not drawn again.
         progress: called with (draws done, draws).
 
     Returns: `[draws]`, for matrices of inputs `[draws, N1, N2]`; with `layers` a last dimension of L + 1. In `dtype`.
     Raises: ValueError on bad inputs or arguments, before anything is drawn; on an `out` that is not such a file.
-    Cost: a draw writes and reads twice L - 1 matrices [n, n]; as many draws at once as fit into 128 MiB.
+    Cost: a draw writes and reads twice L - 1 matrices [n, n]; as many draws at once as fit into 128 MiB, at least two.
     """
     check_inputs("monte_carlo", x1, x2, dimensions=(1, 2))
     check_whole("monte_carlo", "depth", depth, 1)
@@ -86,7 +87,7 @@ def monte_carlo(
         drawn = _layers(generators, sizes, pruned, density, a)
         return kernels(a, b, drawn, scales, gradients)
 
-    at_once = max(1, _BYTES // (a.element_size() * (width * sizes[0] + (depth - 1) * width**2)))
+    at_once = max(2, _BYTES // (a.element_size() * (width * sizes[0] + (depth - 1) * width**2)))
     key = net | {"x": _digest(x1, x2), "rescaled": rescaled, "gradients": gradients}
     key |= {"dtype": str(dtype), "device": where.type}
     found = _collect(list(numbers), at_once, compute, key, out, progress)
@@ -131,14 +132,16 @@ def kernels(a: Tensor, b: Tensor, layers: Iterable[Layer], scales: list[float], 
 def _layers(
     generators: list[torch.Generator], sizes: list[int], pruned: list[bool], density: float, like: Tensor
 ) -> Iterator[Layer]:
-    for before, after, prune in zip(sizes, sizes[1:], pruned, strict=False):
-        weights = like.new_empty(len(generators), after, before)
-        mask = torch.empty_like(weights) if prune else None
-        for i, generator in enumerate(generators):
-            weights[i].normal_(generator=generator)
+    """Draw layer after layer, a thread a draw: a generator knows no other."""
+    with ThreadPoolExecutor(torch.get_num_threads()) as threads:
+        for before, after, prune in zip(sizes, sizes[1:], pruned, strict=False):
+            weights = like.new_empty(len(generators), after, before)
+            mask = torch.empty_like(weights) if prune else None
+            list(threads.map(lambda w, generator: w.normal_(generator=generator), weights, generators))
             if mask is not None:
-                mask[i].bernoulli_(density, generator=generator)
-        yield weights, mask
+                list(threads.map(lambda m, generator: m.uniform_(generator=generator), mask, generators))
+                mask.lt_(density)
+            yield weights, mask
 
 
 def _generator(net: dict[str, Any], draw: int, device: torch.device) -> torch.Generator:
@@ -157,24 +160,22 @@ def _collect(
     out: Path | None,
     progress: Callable[[int, int], None] | None,
 ) -> dict[int, Tensor]:
-    """Return every draw's `[N1, N2, L+1]`, from the file what it has; append to it what it lacks."""
+    """Return every draw's `[N1, N2, L+1]`, from the file what it has; append to it what it lacks, a line a block."""
     results = Results(out) if out is not None else None
     found: dict[int, Tensor] = {}
     with results.writing() if results is not None else nullcontext():
-        rows = results.load() if results is not None else {}
-        for draw in draws:
-            row = rows.get(identity(key | {"draw": draw}))
-            if row is not None:
-                found[draw] = torch.tensor(row["layers"], dtype=torch.float64)
+        for row in results.load().values() if results is not None else ():
+            if row["key"] == key | {"draws": row["key"].get("draws")}:
+                found |= zip(row["key"]["draws"], torch.tensor(row["layers"], dtype=torch.float64), strict=True)
         missing = [draw for draw in draws if draw not in found]
         for start in range(0, len(missing), at_once):
             some = missing[start : start + at_once]
-            for draw, parts in zip(some, compute(some).cpu(), strict=True):
-                found[draw] = parts
-                if results is not None:
-                    results.append({"key": key | {"draw": draw}, "layers": parts.tolist()})
+            parts = compute(some).cpu()
+            found |= zip(some, parts, strict=True)
+            if results is not None:
+                results.append({"key": key | {"draws": some}, "layers": parts.tolist()})
             if progress is not None:
-                progress(len(found), len(draws))
+                progress(len(draws) - len(missing) + start + len(some), len(draws))
     return found
 
 

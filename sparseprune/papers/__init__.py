@@ -1,5 +1,8 @@
 """The papers' experiments, run again: `PAPERS[paper][item]`."""
 
-from ._report import Claim, Experiment, Progress, collect
+from . import random_ntk
+from ._report import Claim, Experiment
 
-__all__ = ["Claim", "Experiment", "Progress", "collect"]
+PAPERS: dict[str, dict[str, Experiment]] = {"000": random_ntk.EXPERIMENTS}
+
+__all__ = ["PAPERS", "Claim", "Experiment"]

@@ -17,7 +17,6 @@ from __future__ import annotations
 import math
 from typing import Literal, TypeVar
 
-import torch
 from torch import Tensor
 
 Cosine = TypeVar("Cosine", float, Tensor)
@@ -145,12 +144,3 @@ def mean_absolute_deviation(width: float, density: float, a: float = NOTEBOOK_A,
 def scaled_width(base: int, density: float, power: float = 1.0) -> int:
     """Return the width n0 alpha^-power: 1/2, 1 and 2 are the square-root, linear and quadratic laws."""
     return round(base * density**-power)
-
-
-def notebook_pair() -> Tensor:
-    """Return the two unit inputs `[2, 10]` (fp64) of the authors' notebook; their cosine is 0.7687972123753375."""
-    import numpy as np
-
-    random = np.random.RandomState(1)
-    pair = torch.from_numpy(random.random((2, 10)))
-    return pair / torch.linalg.vector_norm(pair, dim=1, keepdim=True)
