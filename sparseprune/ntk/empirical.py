@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ..replica import is_spread, unwrapped
 from ._parameters import check_model, included
 from ._tiles import Progress
-from .gram import Probe, gram, probe
+from .gram import gram, probe
 from .jacobian import jacobian
 
 _OPTIONS = {
@@ -57,7 +57,7 @@ def empirical(
         parameters: "kept": the parameters as they are: of a masked layer dF/dw = m dF/d(w m), zero where pruned; of a
             csr layer its values. "all": the effective weights, pruned ones counted as trainable.
         biases, norms: whether biases of layers and affine parameters of norms count.
-        chunk: examples in a tile; None: what fits in 256 MiB.
+        chunk: examples in a tile; None: as many as take 256 MiB (gram: their inputs and signals; jacobian: Jacobians).
         progress: called with (done, total) after every pair of tiles.
 
     Returns:
@@ -114,12 +114,9 @@ def choose(model: nn.Module, x: Tensor, *, parameters: Literal["kept", "all"] = 
     _check_option("parameters", parameters)
     model = _checked(model, parameters)
     _check_inputs(model, x, None)
-    return _choice(probe(model, x, included(model, biases=True, norms=True)))
-
-
-def _choice(found: Probe) -> Choice:
-    if found.obstacle is not None:
-        return Choice("jacobian", found.obstacle)
+    obstacle = probe(model, x, included(model, biases=True, norms=True)).obstacle
+    if obstacle is not None:
+        return Choice("jacobian", obstacle)
     return Choice("gram", "every trainable parameter is used by its own layer alone, and its part agrees with autograd")
 
 
