@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol, cast
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -74,6 +74,7 @@ def owned(module: nn.Module) -> list[nn.Parameter]:
     return [p for p in (weight_of(module), module._parameters.get("bias")) if p is not None]
 
 
+@torch.enable_grad()
 def capture(model: nn.Module, x: Tensor, wanted: Mapping[str, nn.Parameter], direction: Tensor | None = None) -> Tile:
     """Run a model on x `[N, ...]`, forward once and backward for each output (or once for outputs @ direction).
 
@@ -106,8 +107,7 @@ def capture(model: nn.Module, x: Tensor, wanted: Mapping[str, nn.Parameter], dir
         if owned(module)
     ]
     try:
-        with torch.enable_grad():
-            output = model(x)
+        output = model(x)
     finally:
         for handle in handles:
             handle.remove()
@@ -156,12 +156,9 @@ class _Layer:
         if isinstance(layer, nn.Conv2d):
             x, self._geometry = _images(layer, x)
         self._x = _last(x, self._linear)
-        self._version = self._x._version  # shared with the model's own tensor where that lies examples last
         self._shape = (y[-1], 1, y[1:-1].numel()) if self._linear else y[1:]
 
     def begin(self, outputs: int) -> None:
-        if self._x._version != self._version:
-            raise Obstacle(f"the input of {self._weight or self._bias!r} is changed in place after it was read")
         self._signals = self._x.new_zeros(*self._shape, outputs, self._x.shape[-1])
 
     def receive(self, o: int, grad: Tensor) -> None:

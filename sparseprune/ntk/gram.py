@@ -57,13 +57,14 @@ def probe(model: nn.Module, x: Tensor, wanted: Mapping[str, nn.Parameter]) -> Pr
     kept = _kept(model, wanted)
     with torch.enable_grad():
         output = model(x[:1]).reshape(-1)
-    direction = torch.linspace(1, 2, len(output), dtype=x.dtype, device=x.device)  # all ones would cancel a softmax
+        direction = torch.linspace(1, 2, len(output)).to(output)  # all ones would cancel a softmax
+        value = output @ direction
     try:
         tile = capture(model, x[:2], wanted, direction)
     except Obstacle as error:
         return Probe(str(error), kept, 0)
     squares = {name: part[0, 0] for name, part in _parts(tile, tile, kept, full=False)}
-    obstacle = _disagreement(output @ direction, wanted, squares)
+    obstacle = _disagreement(value, wanted, squares)
     return Probe(obstacle, kept, tile.bytes_per_example(len(output)))
 
 
@@ -97,10 +98,9 @@ def _kept(model: nn.Module, wanted: Mapping[str, nn.Parameter]) -> dict[str, Kep
 
 def _disagreement(value: Tensor, wanted: Mapping[str, nn.Parameter], squares: Mapping[str, Tensor]) -> str | None:
     """Name the parameter whose squared gradient of `value` is furthest from what was found, if any is far."""
-    zero = value.new_zeros(())
-    if not value.requires_grad:
-        value = value + zero.requires_grad_()
-    grads = torch.autograd.grad(value, list(wanted.values()), allow_unused=True)
+    zero, parameters = value.new_zeros(()), list(wanted.values())
+    reached = value.requires_grad
+    grads = torch.autograd.grad(value, parameters, allow_unused=True) if reached else [None] * len(parameters)
     true = torch.stack([zero if grad is None else grad.square().sum() for grad in grads])
     found = torch.stack([squares.get(name, zero) for name in wanted])
     rough = torch.finfo(value.dtype).eps ** 0.5
