@@ -14,7 +14,7 @@ from torch.func import functional_call, jvp, vjp
 from ..nn import densify
 from ._parameters import included
 from ._tiles import TILE
-from .empirical import check_inputs, checked
+from .empirical import _check_inputs, _checked
 from .jacobian import jacobians
 
 Multiply = Callable[[Tensor], Tensor]
@@ -38,8 +38,8 @@ class Products:
         self, model: nn.Module, x: Tensor, *, outputs: str, parameters: str, biases: bool, norms: bool, batch_size: int,
         progress: Callable[[int], Any] | None,
     ) -> None:  # fmt: skip
-        model = checked(model, parameters)
-        check_inputs(model, x, None)
+        model = _checked(model, parameters)
+        _check_inputs(model, x, None)
         names = included(model, biases=biases, norms=norms)
         if not names:
             raise ValueError("spectrum: model must have parameters that require grad and count, got none")

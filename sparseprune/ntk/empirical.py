@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ..replica import is_spread, unwrapped
 from ._parameters import check_model, included
 from ._tiles import Progress
-from .gram import Probe, gram, probe
+from .gram import gram, probe
 from .jacobian import jacobian
 
 _OPTIONS = {
@@ -57,7 +57,7 @@ def empirical(
         parameters: "kept": the parameters as they are: of a masked layer dF/dw = m dF/d(w m), zero where pruned; of a
             csr layer its values. "all": the effective weights, pruned ones counted as trainable.
         biases, norms: whether biases of layers and affine parameters of norms count.
-        chunk: examples in a tile; None: what fits in 256 MiB.
+        chunk: examples in a tile; None: as many as take 256 MiB (gram: their inputs and signals; jacobian: Jacobians).
         progress: called with (done, total) after every pair of tiles.
 
     Returns:
@@ -78,8 +78,8 @@ def empirical(
         _check_option(name, value)
     if chunk is not None and (isinstance(chunk, bool) or not isinstance(chunk, int) or chunk < 1):
         raise ValueError(f"empirical: chunk must be an integer >= 1, got {chunk!r}")
-    model = checked(model, parameters)
-    check_inputs(model, x1, x2)
+    model = _checked(model, parameters)
+    _check_inputs(model, x1, x2)
     x2 = None if x2 is x1 else x2
     wanted = included(model, biases=biases, norms=norms)
     if not wanted:
@@ -112,18 +112,15 @@ def choose(model: nn.Module, x: Tensor, *, parameters: Literal["kept", "all"] = 
         two forward and two backward passes.
     """
     _check_option("parameters", parameters)
-    model = checked(model, parameters)
-    check_inputs(model, x, None)
-    return _choice(probe(model, x, included(model, biases=True, norms=True)))
-
-
-def _choice(found: Probe) -> Choice:
-    if found.obstacle is not None:
-        return Choice("jacobian", found.obstacle)
+    model = _checked(model, parameters)
+    _check_inputs(model, x, None)
+    obstacle = probe(model, x, included(model, biases=True, norms=True)).obstacle
+    if obstacle is not None:
+        return Choice("jacobian", obstacle)
     return Choice("gram", "every trainable parameter is used by its own layer alone, and its part agrees with autograd")
 
 
-def checked(model: nn.Module, parameters: str) -> nn.Module:
+def _checked(model: nn.Module, parameters: str) -> nn.Module:
     model = unwrapped("empirical", model)
     if is_spread(model):
         raise ValueError("empirical: model must be whole on every rank, got parameters spread over ranks")
@@ -136,7 +133,7 @@ def _check_option(name: str, value: object) -> None:
         raise ValueError(f"empirical: {name} must be one of {', '.join(map(repr, _OPTIONS[name]))}, got {value!r}")
 
 
-def check_inputs(model: nn.Module, x1: Tensor, x2: Tensor | None) -> None:
+def _check_inputs(model: nn.Module, x1: Tensor, x2: Tensor | None) -> None:
     for name, x in (("x1", x1), ("x2", x2)):
         if x is None:
             continue

@@ -42,5 +42,6 @@ def jacobians(model: nn.Module, parameters: Mapping[str, Tensor], x: Tensor) -> 
         return functional_call(model, given, (example[None],)).reshape(-1)
 
     with torch.no_grad():  # the frozen rest of the model needs no graph
-        found = vmap(jacrev(outputs), (None, 0))(dict(parameters), x)
+        # One output at a time: two levels of vmap fail in some of torch's backward formulas (prelu's).
+        found = vmap(jacrev(outputs, chunk_size=1), (None, 0))(dict(parameters), x)
     return [each.flatten(2) for each in found.values()]
