@@ -160,6 +160,9 @@ class Watcher:
     def pruned(self, job: Job, report: Report) -> None:
         """Say what a mask keeps, before its training starts."""
 
+    def started(self, job: Job, model: nn.Module) -> None:
+        """Show the net as its training starts, pruned where it is; to look at only."""
+
     def stepped(self, job: Job, done: int, total: int) -> None:
         """Say how far a training is."""
 
@@ -265,6 +268,7 @@ def perform(job: Job, dataset: Dataset, checkpoint: Path, watcher: Watcher) -> d
     outcome: dict[str, Any] = {"density": 1.0, "prune_ms": 0.0, "collapsed": [], "csr_layers": 0}
     if job.method != DENSE:
         outcome = _prune(model, job, dataset, watcher)
+    watcher.started(job, model)
     start = _now(job.device)
     history = train(
         model,

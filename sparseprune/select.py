@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Protocol, cast
@@ -43,6 +44,32 @@ class Threshold:
             seed: not used; selectors share one signature.
         """
         return _each(scores, kept, lambda tensors, k, _: _list(sampling.top_k(tensors, k)), torch.bool)
+
+
+@dataclass(frozen=True)
+class ThresholdRescaled:
+    """Keep what `Threshold` keeps of each ranking, and scale it: m = 1/sqrt(k/n), so that sum_i m_i^2 = n.
+
+    With random scores and folded into the weights once, this keeps the variance of every pre-activation, and so the
+    tangent kernel's limit.
+
+    Reference: Yang & Wang 2023, arXiv:2203.14328; the rescaled random pruning of its experiments.
+    """
+
+    name: ClassVar[str] = "threshold_rescaled"
+
+    def select(self, scores: Scores, kept: Kept, *, seed: int = 0) -> dict[str, Tensor]:
+        """Return masks (float32; float64 for float64 scores) with exactly `kept` non-zeros; arguments of `Threshold`.
+
+        For one global count k and n are those of all layers together; for counts by layer, each layer's own.
+        """
+
+        def draw(tensors: list[Tensor], k: int, stream: int) -> list[Tensor]:
+            factor = math.sqrt(sum(t.numel() for t in tensors) / max(k, 1))
+            hard = _list(sampling.top_k(tensors, k))
+            return [mask.to(_m_dtype(t)) * factor for mask, t in zip(hard, tensors, strict=True)]
+
+        return _each(scores, kept, draw, None)
 
 
 @dataclass(frozen=True)
@@ -194,7 +221,7 @@ class Priority:
         return _unequal(scores, kept, sampling.priority, seed, self.rescale, "Priority")
 
 
-_ALL = (Threshold, Multinomial, Poisson, Systematic, Bernoulli, Priority, WithoutReplacement)
+_ALL = (Threshold, ThresholdRescaled, Multinomial, Poisson, Systematic, Bernoulli, Priority, WithoutReplacement)
 _SELECTORS = {cls.name: cls for cls in _ALL}
 
 

@@ -10,7 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparseprune import select
-from sparseprune.select import Bernoulli, Multinomial, Poisson, Priority, Systematic, Threshold, WithoutReplacement
+from sparseprune.select import (
+    Bernoulli,
+    Multinomial,
+    Poisson,
+    Priority,
+    Systematic,
+    Threshold,
+    ThresholdRescaled,
+    WithoutReplacement,
+)
 
 EXACT = [Threshold(), WithoutReplacement(), WithoutReplacement(per_layer=False), Priority(), Priority(rescale=False)]
 SKETCHES = [Multinomial(), Poisson(), Systematic(), Bernoulli(), Priority()]
@@ -152,6 +161,16 @@ def test_the_threshold_does_not_skip_zeros():
     assert Threshold().select({"a": torch.tensor([0.0, -1.0])}, 1)["a"].tolist() == [True, False]
 
 
+def test_the_rescaled_threshold_keeps_the_same_weights_and_the_sum_of_squares():
+    scores = {"a": torch.randn(10, 10, dtype=torch.float64), "b": torch.randn(60)}
+    hard, masks = (selector.select(scores, 40) for selector in (Threshold(), ThresholdRescaled()))
+    assert all(torch.equal(masks[name] != 0, hard[name]) for name in scores)
+    assert [masks[name].dtype for name in scores] == [torch.float64, torch.float32]
+    assert all(masks[name][hard[name]].allclose(torch.tensor(2.0, dtype=masks[name].dtype)) for name in scores)
+    by_layer = ThresholdRescaled().select(scores, {"a": 25, "b": 0})
+    assert float(by_layer["a"].max()) == 2 and not by_layer["b"].any()
+
+
 @pytest.mark.parametrize("kept", [-1, 3, {"a": 3}])
 def test_counts_out_of_range_are_an_error(kept):
     with pytest.raises(ValueError, match=r"select: kept must be in \[0, 2\], the number of scores, got"):
@@ -165,7 +184,8 @@ def test_counts_of_other_layers_are_an_error():
 
 def test_registry():
     assert select.names() == [
-        "bernoulli", "multinomial", "poisson", "priority", "systematic", "threshold", "without_replacement"
+        "bernoulli", "multinomial", "poisson", "priority", "systematic", "threshold", "threshold_rescaled",
+        "without_replacement",
     ]  # fmt: skip
     assert select.get("multinomial") == Multinomial() and select.get(own := Priority(rescale=False)) is own
     for wrong in ("best", Priority, 3):

@@ -14,7 +14,8 @@ FLAGS = {
     "density": "fraction of the weights to keep, in (0, 1]; required",
     "model": NET,
     "score": "magnitude, random, snip, grasp, synflow or sketch",
-    "select": "threshold, multinomial, poisson, systematic, bernoulli, priority or without_replacement",
+    "select": "threshold, threshold_rescaled, multinomial, poisson, systematic, bernoulli, priority or "
+    "without_replacement",
     "scope": "global: one ranking over all layers; layer: the same density in every layer",
     "distribution": "densities of layers, in place of --scope: uniform, erk or balanced",
     "iterations": "steps to the density; default: the score's own (synflow 100, others 1)",

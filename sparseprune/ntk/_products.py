@@ -19,7 +19,7 @@ from .jacobian import jacobians
 
 Multiply = Callable[[Tensor], Tensor]
 # Lanczos vectors kept: ARPACK's own 20 restart too early for eigenvalues as close as the small ones of a kernel.
-_BASIS = 64
+_BASIS = 128
 
 
 class Products:
@@ -97,15 +97,17 @@ def largest(multiply: Multiply, start: Tensor, k: int, tolerance: float) -> tupl
     Raises:
         RuntimeError: no convergence.
     """
-    from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
+    import scipy.sparse.linalg
+
+    arpack: Any = scipy.sparse.linalg  # whose annotations know fewer arguments than it has
 
     def product(v: np.ndarray) -> np.ndarray:
         return multiply(torch.from_numpy(np.ascontiguousarray(v, dtype=np.float64).reshape(-1))).numpy()
 
-    operator: Any = LinearOperator((len(start), len(start)), matvec=product, dtype=np.float64)
+    operator = arpack.LinearOperator((len(start), len(start)), matvec=product, dtype=np.float64)
     try:
         basis = min(len(start), max(2 * k + 1, _BASIS))
-        values, vectors = eigsh(operator, k, which="LA", v0=start.numpy(), tol=tolerance, ncv=basis)
-    except ArpackNoConvergence as error:
+        values, vectors = arpack.eigsh(operator, k, which="LA", v0=start.numpy(), tol=tolerance, ncv=basis)
+    except arpack.ArpackNoConvergence as error:
         raise RuntimeError(f"spectrum: Lanczos iterations did not converge: {error}") from None
     return torch.from_numpy(values), torch.from_numpy(vectors)

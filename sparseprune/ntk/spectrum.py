@@ -80,8 +80,9 @@ def spectrum(
         x: the model's inputs `[N, ...]`.
         y: float targets `[N]` or `[N, C]` (`[N, O]` for a kernel of all pairs of outputs), e.g. one-hot classes.
         k: how many eigenvalues, the largest; None: all.
-        smallest: for a model with k, also the smallest, by Lanczos on lambda_max I - K: to within some 1e-12 lambda_max
-            (float32: 1e-5), and slow where small eigenvalues are many. Else it is there anyway.
+        smallest: for a model with k, also the smallest, by Lanczos on lambda_max I - K: to within 1e-8
+            lambda_max (float32: 6e-6), in hundreds of products or more where small eigenvalues are close. Else it is
+            there anyway.
         centred: K of features less their mean over the examples, H K H with H = I - 1 1^T / N, and y less its mean; a
             null direction more, so that the condition number is infinite.
         samples: as above, at least 2.
@@ -135,6 +136,7 @@ def _of_products(
     products: Products, y: Tensor | None, k: int, smallest: bool, centred: bool, samples: int, seed: int
 ) -> Spectrum:
     width, size, eps = products.width, products.size, torch.finfo(products.dtype).eps
+    tolerance = max(eps**0.75, 1e-8)  # of the smallest eigenvalue; each digit more costs many products
     targets = _targets(y, size // width, width)
 
     def multiply(v: Tensor) -> Tensor:
@@ -148,7 +150,7 @@ def _of_products(
     values, vectors = largest(multiply, start, k, eps**0.75)
     top, low = float(values[-1]), 0.0 if centred else None
     if smallest and not centred:
-        (gap,), _ = largest(lambda v: top * v - multiply(v), start, 1, eps**0.75)
+        (gap,), _ = largest(lambda v: top * v - multiply(v), start, 1, tolerance)
         low = max(top - float(gap), 0.0)
     trace = products.trace()
     if centred:
@@ -163,7 +165,7 @@ def _of_products(
     if targets is not None:
         targets = centre(targets.cpu())
         alignment = _alignment(targets, torch.stack([multiply(v) for v in targets.T], 1), norm)
-    noise = max(size * eps, eps**0.75) * top
+    noise = max(size * eps, tolerance) * top
     return Spectrum(values.flip(0), low, noise, trace, norm, error, alignment)
 
 
