@@ -15,7 +15,7 @@ LAYERS = [
     {"sampling", "nn", "prunable", "replica"},
     {"speeds"},
     {"calibrate"},
-    {"masks", "densities", "inputs", "scores", "select", "prune"},
+    {"masks", "densities", "inputs", "scores", "select", "prune", "ntk"},
     {"models", "data", "training"},
     {"results", "doctor"},
     {"harness"},
