@@ -184,9 +184,10 @@ def test_every_flag_has_its_help_and_names_what_it_takes(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     for command, module in COMMANDS.items():
         parameters = inspect.signature(getattr(module, command)).parameters
-        assert list(parameters) == list(module.FLAGS)
+        told = getattr(module, "ARGUMENTS", {}) | module.FLAGS
+        assert list(parameters) == list(told)
         shown = " ".join(call(capsys, command, "--help")[1].split())
-        assert all(text in shown for text in module.FLAGS.values())
+        assert all(text in shown for text in told.values())
     prune, run = COMMANDS["prune"].FLAGS, COMMANDS["run"].FLAGS
     for flag, names in (
         ("model", models.MODELS), ("score", scores.names()), ("select", select.names()), ("dataset", data.names()),

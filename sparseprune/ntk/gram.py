@@ -69,11 +69,13 @@ def probe(model: nn.Module, x: Tensor, wanted: Mapping[str, nn.Parameter]) -> Pr
 
 
 def _parts(one: Tile, two: Tile, kept: Mapping[str, Kept], full: bool) -> Iterator[tuple[str, Tensor]]:
-    """The part of every parameter that both tiles use."""
-    for name in one.gradients.keys() & two.gradients.keys():
-        yield name, small_part(one.gradients[name], two.gradients[name], full)
-    for name in one.calls.keys() & two.calls.keys():
-        yield name, weight_part(one.calls[name], two.calls[name], kept[name], full)
+    """The part of every parameter that both tiles use, in the order of the layers."""
+    for name, gradients in one.gradients.items():
+        if name in two.gradients:
+            yield name, small_part(gradients, two.gradients[name], full)
+    for name, calls in one.calls.items():
+        if name in two.calls:
+            yield name, weight_part(calls, two.calls[name], kept[name], full)
 
 
 def _without_form(model: nn.Module, wanted: Mapping[str, nn.Parameter]) -> str | None:
