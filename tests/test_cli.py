@@ -188,7 +188,9 @@ def test_reproduce_prints_rows_and_verdicts_and_resumes(tmp_path, capsys, monkey
     assert (folder / "E3.png").read_bytes().startswith(b"\x89PNG")
     lines = (folder / "E3.jsonl").read_text()
     assert [json.loads(line)["key"]["seed"] for line in lines.splitlines()] == [3] * 10
-    assert call(capsys, "reproduce", "000", "E3", "--quick", "--seed", "3")[1] == out
+    progress, title, table = out.partition("           E3: Deviation")
+    assert progress.count("% done: E3 fixed width, width 32") == 10
+    assert call(capsys, "reproduce", "000", "E3", "--quick", "--seed", "3")[1] == title + table
     assert (folder / "E3.jsonl").read_text() == lines
 
 
