@@ -178,7 +178,7 @@ def _claims_2(rows: list[Row]) -> list[Claim]:
         line = fit([[1.0] * len(some), logs], [math.log(mad) for mad in _column(some, "mad")], [share] * len(some))
         growth, error = line.coefficients[1] * logs[-1], line.errors[1] * logs[-1]
         judge, bound = {"linear": (below, math.log(1.1)), "sqrt": (above, 0.0), "quadratic": (below, 0.0)}[law]
-        claims.append(judge(text, growth, error, bound, f"log growth to p = {1 - some[-1]['key']['density']:g}"))
+        claims.append(judge(text, growth, error, bound, f"log growth to p = {1 - some[-1]['key']['density']:g}:"))
     model = [theory.mean_absolute_deviation(key["width"], key["density"]) for key in _column(rows, "key")]
     ours = _column(rows, "mad")
     text = "the deviation is sqrt(2/pi) sqrt((50 + 36 / alpha) / n)"
