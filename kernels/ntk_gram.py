@@ -16,29 +16,30 @@ from torch import Tensor
 from ._images import SCRATCH
 from ._products import PROGRAMS, TILES, UPCAST, check, check_pattern, check_wide, launch, sums, tile_of
 
-# fp32 as three products of tf32, with an error near that of fp32, where Triton has it: on CUDA.
-PRECISION = "ieee" if UPCAST or torch.version.hip else "tf32x3"
-EMULATED = (64, 64, 32)  # BM, BN, BK of such products; others take those of _products.TILES
-PAIRS = {4: 16, 8: 4}  # outputs p of a program that keeps the outputs apart, by bytes an element
+# fp32 as three products of tf32 ("tf32x3"), with an error near that of fp32, where Triton has it: on CUDA.
+EMULATION = not UPCAST and torch.version.hip is None
+EMULATED_TILE = (64, 64, 32)  # BM, BN, BK of such products; others take those of _products.TILES
+APART = {4: 16, 8: 4}  # outputs p of a program that keeps outputs apart, by bytes an element
 LEAST = 4  # neurons of a share
 
 
 @triton.jit
 def add_rows(
-    acc, left, right, j, live, scale, n, n2, batch, batch2, SCALED: tl.constexpr, PRECISION: tl.constexpr
+    acc, left, right, j, live, scale, n, n2, batch, batch2, SCALED: tl.constexpr, EMULATED: tl.constexpr
 ):  # fmt: skip
     """acc + sum_j scale_j left[j, n] right[j, n'] over some rows j of two matrices; `scale` points to factors."""
     x = tl.load(left + j[None, :] * batch + n[:, None], mask=live[None, :] & (n < batch)[:, None], other=0)
     y = tl.load(right + j[:, None] * batch2 + n2[None, :], mask=live[:, None] & (n2 < batch2)[None, :], other=0)
     if SCALED:
         x = x * tl.load(scale, mask=live, other=0)[None, :]
-    return tl.dot(x, y, acc, input_precision=PRECISION, out_dtype=acc.dtype)
+    precision: tl.constexpr = "tf32x3" if EMULATED else "ieee"
+    return tl.dot(x, y, acc, input_precision=precision, out_dtype=acc.dtype)
 
 
 @triton.jit
 def inputs_gram(
     offsets, indices, squares, a, a2, i, n, n2, batch, batch2,
-    SQUARED: tl.constexpr, PRECISION: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
+    SQUARED: tl.constexpr, EMULATED: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
 ):  # fmt: skip
     """sum_j q_j a[c_j, n] a2[c_j, n'] over the entries of row i."""
     acc, end = sums((BM, BN), a), tl.load(offsets + i + 1).to(tl.int64)
@@ -46,72 +47,73 @@ def inputs_gram(
         at = start + tl.arange(0, BK)
         live = at < end
         j = tl.load(indices + at, mask=live, other=0).to(tl.int64)
-        acc = add_rows(acc, a, a2, j, live, squares + at, n, n2, batch, batch2, SQUARED, PRECISION)
+        acc = add_rows(acc, a, a2, j, live, squares + at, n, n2, batch, batch2, SQUARED, EMULATED)
     return acc
 
 
 @triton.jit
 def signals_gram(
     b, b2, i, outputs, n, n2, batch, batch2,
-    PRECISION: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BO: tl.constexpr,
+    EMULATED: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BO: tl.constexpr,
 ):  # fmt: skip
     """sum_o b[i, o, n] b2[i, o, n']."""
     acc = sums((BM, BN), b)
     for first in range(0, outputs, BO):
         o = first + tl.arange(0, BO)
         live = o < outputs
-        acc = add_rows(acc, b, b2, i * outputs + o, live, b, n, n2, batch, batch2, False, PRECISION)
+        acc = add_rows(acc, b, b2, i * outputs + o, live, b, n, n2, batch, batch2, False, EMULATED)
     return acc
+
+
+@triton.jit
+def signal_pairs(b, b2, i, outputs, left, right, n, n2, batch, batch2):
+    """b[i, o, n] b2[i, p, n'] for one output o = left of the one side, several p of the other: `[BM, BN, BO]`."""
+    x = tl.load(b + (i * outputs + left) * batch + n, mask=n < batch, other=0)
+    live = (n2 < batch2)[:, None] & (right < outputs)[None, :]
+    y = tl.load(b2 + (i * outputs + right[None, :]) * batch2 + n2[:, None], mask=live, other=0)
+    return x[:, None, None] * y[None, :, :]
 
 
 @triton.jit(do_not_specialize=["rows", "tiles", "across", "shares"])
 def ntk_gram_kernel(
     offsets, indices, squares, a, b, a2, b2, partial, rows, outputs, batch, batch2, tiles, across, shares,
-    SQUARED: tl.constexpr, SYMMETRIC: tl.constexpr, FULL: tl.constexpr, PRECISION: tl.constexpr,
+    SQUARED: tl.constexpr, SYMMETRIC: tl.constexpr, FULL: tl.constexpr, EMULATED: tl.constexpr,
     BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, BO: tl.constexpr,
 ):  # fmt: skip
     # The tiles of one share follow each other: what they gather from a stays in the cache.
     p = tl.program_id(0).to(tl.int64)
     tile, share = p % tiles, p // tiles % shares
     n, n2 = tile // across * BM + tl.arange(0, BM), tile % across * BN + tl.arange(0, BN)
-    inside = (n < batch)[:, None] & (n2 < batch2)[None, :]
+    at, live = (share * batch + n[:, None]) * batch2 + n2[None, :], (n < batch)[:, None] & (n2 < batch2)[None, :]
+    if FULL:  # one output o of the left, BO outputs of the right
+        parts, part = (outputs + BO - 1) // BO, p // tiles // shares
+        left, right = part // parts, part % parts * BO + tl.arange(0, BO)
+        at = (at[:, :, None] * outputs + left) * outputs + right[None, None, :]
+        live = live[:, :, None] & (right < outputs)[None, None, :]
+        total = sums((BM, BN, BO), a)
+    else:
+        total = sums((BM, BN), a)
     end = rows.to(tl.int64)
     if SYMMETRIC:  # tiles above the diagonal are mirrored, not computed
         end = tl.where(tile % across * BN < tile // across * BM + BM, end, 0)
-    at = (share * batch + n[:, None]) * batch2 + n2[None, :]
-    if FULL:  # one output o of the left, BO outputs of the right
-        parts = (outputs + BO - 1) // BO
-        left, right = p // tiles // shares // parts, p // tiles // shares % parts * BO + tl.arange(0, BO)
-        total = sums((BM, BN, BO), a)
-        for i in range(share, end, shares):
-            inner = inputs_gram(
-                offsets, indices, squares, a, a2, i, n, n2, batch, batch2, SQUARED, PRECISION, BM, BN, BK
-            )  # fmt: skip
-            x = tl.load(b + (i * outputs + left) * batch + n, mask=n < batch, other=0)
-            to_right = (i * outputs + right[None, :]) * batch2 + n2[:, None]
-            y = tl.load(b2 + to_right, mask=(n2 < batch2)[:, None] & (right < outputs)[None, :], other=0)
-            total += inner[:, :, None] * (x[:, None, None] * y[None, :, :])
-        at = (at[:, :, None] * outputs + left) * outputs + right[None, None, :]
-        tl.store(partial + at, total, mask=inside[:, :, None] & (right < outputs)[None, None, :])
-    else:
-        total = sums((BM, BN), a)
-        for i in range(share, end, shares):
-            inner = inputs_gram(
-                offsets, indices, squares, a, a2, i, n, n2, batch, batch2, SQUARED, PRECISION, BM, BN, BK
-            )  # fmt: skip
-            total += inner * signals_gram(b, b2, i, outputs, n, n2, batch, batch2, PRECISION, BM, BN, BO)
-        tl.store(partial + at, total, mask=inside)
+    for i in range(share, end, shares):
+        inner = inputs_gram(offsets, indices, squares, a, a2, i, n, n2, batch, batch2, SQUARED, EMULATED, BM, BN, BK)
+        if FULL:
+            total += inner[:, :, None] * signal_pairs(b, b2, i, outputs, left, right, n, n2, batch, batch2)
+        else:
+            total += inner * signals_gram(b, b2, i, outputs, n, n2, batch, batch2, EMULATED, BM, BN, BO)
+    tl.store(partial + at, total, mask=live)
 
 
-def _tile(n: int, n2: int, outputs: int, full: bool, like: Tensor) -> dict[str, int | str]:
+def _tile(n: int, n2: int, outputs: int, full: bool, like: Tensor) -> dict[str, int]:
     """How a tile is computed, by shape and type alone."""
-    emulated = PRECISION == "tf32x3" and like.dtype == torch.float32
-    tall, wide, inner = EMULATED if emulated else TILES[like.element_size()]
-    most = 32 if full else 64  # a program that keeps outputs apart holds many numbers a pair
+    emulated = EMULATION and like.dtype == torch.float32
+    tall, wide, inner = EMULATED_TILE if emulated else TILES[like.element_size()]
+    most = 32 if full else 64  # BO numbers for each pair of examples, where outputs are kept apart
     return {
-        "PRECISION": PRECISION if emulated else "ieee",
+        "EMULATED": emulated,
         "BM": tile_of(n, 16, min(tall, most)), "BN": tile_of(n2, 16, min(wide, most)), "BK": inner,
-        "BO": tile_of(outputs, 1, PAIRS[like.element_size()]) if full else 16,
+        "BO": tile_of(outputs, 1, APART[like.element_size()]) if full else 16,
         "num_warps": 8 if full else 4,
     }  # fmt: skip
 

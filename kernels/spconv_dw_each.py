@@ -35,7 +35,7 @@ def spconv_dw_each_kernel(
         channel = (column // (KH * KW)).to(tl.int64)
         down, right = column % (KH * KW) // KW * dilation_h - top, column % KW * dilation_w - left
         acc = sums((CHUNK, BO, BATCH), x)
-        for pixel in range(0, out_height * out_width):
+        for pixel in range(out_height * out_width):
             row, place = pixel // out_width * stride_h + down, pixel % out_width * stride_w + right
             inside = (row >= 0) & (row < height) & (place >= 0) & (place < width) & (entry < end)
             at = ((channel * height + row) * width + place) * batch
