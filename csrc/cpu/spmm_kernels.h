@@ -69,14 +69,14 @@ int64_t spmm_width(const Spmm<T>& p) {
   return width;
 }
 
-// Inputs in a panel: so few that their rows of x come near the first cache, yet enough that rows of y, which each panel
+// Inputs in a panel: so few that their rows of x come nearer the first cache, yet enough that rows of y, which each panel
 // loads and stores again, have some weights there: more where rows of y lie far apart, which the caches hold less well.
 // bfloat16 would round each time. By the problem alone, not by what a thread has of it: panels are an order of sums.
 template <class T>
 int64_t panel_inputs(const Spmm<T>& p, int64_t row_bytes) {
   if (!std::is_same_v<T, Sum<T>>) return p.inputs;
   const int64_t cells = p.w.rows * p.inputs, weights = p.batch > spmm_width(p) ? 60 : 20;
-  const int64_t near = 98304 / row_bytes, far = SECOND_CACHE / row_bytes;
+  const int64_t near = 65536 / row_bytes, far = SECOND_CACHE / row_bytes;
   const int64_t wanted = std::min(std::max(near, weights * cells / std::max<int64_t>(1, p.w.entries)), far);
   if (p.inputs <= wanted + wanted / 2) return p.inputs;
   const int64_t panels = (p.inputs + wanted - 1) / wanted;
