@@ -13,6 +13,7 @@ from sparseprune import cli, data, densities, inputs, models, scores, select
 from sparseprune.cli.app import COMMANDS
 from sparseprune.harness import Plan
 from sparseprune.masks import Masks
+from sparseprune.papers import random_ntk
 from sparseprune.prune import SCOPES
 
 
@@ -114,6 +115,9 @@ def test_interruption_says_how_to_go_on(tmp_path, capsys, monkeypatch):
         (("prune", "--density", "0.1", "--out", "no/where"), "out must be in an existing folder"),
         (("prune", "--density", "0.1", "--weights", "absent.pt"), "absent.pt"),
         (("prune", "--density", "0.1", "--score", "snip"), "data"),
+        (("reproduce",), "reproduce: paper must be one of 000, got None"),
+        (("reproduce", "999"), "reproduce: paper must be one of 000, got '999'"),
+        (("reproduce", "000", "E9"), "reproduce: item must be one of E1, E2, E3, E4"),
         (("bench", "--quick"), "bench: out and quick need --calibrate"),
         (("bench", "--out", "x.json"), "bench: out and quick need --calibrate"),
         (("bench", "--threads", "0"), "bench: threads must be at least 1, got 0"),
@@ -170,6 +174,24 @@ def test_bench_writes_a_table_and_says_how_to_use_it(tmp_path, capsys, monkeypat
     monkeypatch.setattr("sparseprune.ops.extension_error", lambda: "no compiler")
     code, _, err = call(capsys, "bench", "--calibrate")
     assert code == 2 and "needs the compiled extension, without which csr never wins: no compiler" in err
+
+
+def test_reproduce_prints_rows_and_verdicts_and_resumes(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(random_ntk, "QUICK", random_ntk.Sizes((16, 32), 32, draws=8, spread_draws=8))
+    code, out, err = call(capsys, "reproduce", "000", "E3", "--quick", "--seed", "3")
+    folder = tmp_path / "runs" / "000"
+    assert code == 0 and err == ""
+    assert "E3: Deviation from the limit at a fixed width" in out and "width 32" in " ".join(out.split())
+    assert "n Var = A + B / alpha" in out and any(word in out for word in ("holds: ", "these rows cannot tell: "))
+    assert str(folder.relative_to(tmp_path) / "E3.png") in out
+    assert (folder / "E3.png").read_bytes().startswith(b"\x89PNG")
+    lines = (folder / "E3.jsonl").read_text()
+    assert [json.loads(line)["key"]["seed"] for line in lines.splitlines()] == [3] * 10
+    progress, title, table = out.partition("           E3: Deviation")
+    assert progress.count("% done: E3 fixed width, width 32") == 10
+    assert call(capsys, "reproduce", "000", "E3", "--quick", "--seed", "3")[1] == title + table
+    assert (folder / "E3.jsonl").read_text() == lines
 
 
 def test_no_command_shows_the_help(capsys, monkeypatch):

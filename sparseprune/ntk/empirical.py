@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..replica import is_spread, unwrapped
+from ._checks import check_whole
 from ._parameters import check_model, included
 from ._tiles import Progress
 from .gram import gram, probe
@@ -76,8 +77,8 @@ def empirical(
     """
     for name, value in (("outputs", outputs), ("implementation", implementation), ("parameters", parameters)):
         _check_option(name, value)
-    if chunk is not None and (isinstance(chunk, bool) or not isinstance(chunk, int) or chunk < 1):
-        raise ValueError(f"empirical: chunk must be an integer >= 1, got {chunk!r}")
+    if chunk is not None:
+        check_whole("empirical", "chunk", chunk, 1)
     model = _checked(model, parameters)
     output = _first_output(model, x1, x2)
     x2 = None if x2 is x1 else x2
