@@ -85,3 +85,4 @@ CONV_DENSITIES = (0.1, 0.05, 0.02)
 GPU_LINEAR = (Linear(1024, 1024, 128), Linear(4096, 4096, 256), Linear(4096, 4096, 4096))
 GPU_CONV = (Conv(64, 64, 32, batch=256), Conv(256, 256, 8, batch=256))
 GPU_BLOCKS = ((Linear(4096, 4096, 4096), 64), (Linear(8192, 8192, 4096), 128))  # and the size of a block
+GPU_NTK = (((1024, 4096, 4096, 10), 1000, 0.05), (MLP, 128, 0.1))  # widths, examples, density

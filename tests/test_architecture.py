@@ -10,17 +10,18 @@ FILES = sorted([*(ROOT / "sparseprune").rglob("*.py"), *(ROOT / "kernels").rglob
 
 # From the ground up: a part may import itself and what stands before it.
 LAYERS = [
-    {"ops", "kernels", "files", "measure"},
+    {"ops", "kernels", "files", "measure", "theory", "results"},
     {"shards"},
     {"sampling", "nn", "prunable", "replica"},
     {"speeds"},
     {"calibrate"},
     {"masks", "densities", "inputs", "scores", "select", "prune", "ntk"},
     {"models", "data", "training"},
-    {"results", "doctor"},
+    {"doctor"},
     {"harness"},
     {"summary", "live"},
     {"plots"},
+    {"papers"},
     {"cli", "__main__"},
 ]
 EXTRAS = {"triton", "matplotlib", "typer", "rich", "safetensors", "sklearn", "PIL", "scipy"}

@@ -13,6 +13,7 @@ from sparseprune import cli, data, densities, inputs, models, scores, select
 from sparseprune.cli.app import COMMANDS
 from sparseprune.harness import Plan
 from sparseprune.masks import Masks
+from sparseprune.papers import random_ntk
 from sparseprune.prune import SCOPES
 
 
@@ -114,6 +115,9 @@ def test_interruption_says_how_to_go_on(tmp_path, capsys, monkeypatch):
         (("prune", "--density", "0.1", "--out", "no/where"), "out must be in an existing folder"),
         (("prune", "--density", "0.1", "--weights", "absent.pt"), "absent.pt"),
         (("prune", "--density", "0.1", "--score", "snip"), "data"),
+        (("reproduce",), "reproduce: paper must be one of 000, got None"),
+        (("reproduce", "999"), "reproduce: paper must be one of 000, got '999'"),
+        (("reproduce", "000", "E9"), "reproduce: item must be one of E1, E2, E3, E4"),
         (("bench", "--quick"), "bench: out and quick need --calibrate"),
         (("bench", "--out", "x.json"), "bench: out and quick need --calibrate"),
         (("bench", "--threads", "0"), "bench: threads must be at least 1, got 0"),
@@ -172,6 +176,24 @@ def test_bench_writes_a_table_and_says_how_to_use_it(tmp_path, capsys, monkeypat
     assert code == 2 and "needs the compiled extension, without which csr never wins: no compiler" in err
 
 
+def test_reproduce_prints_rows_and_verdicts_and_resumes(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(random_ntk, "QUICK", random_ntk.Sizes((16, 32), 32, draws=8, spread_draws=8))
+    code, out, err = call(capsys, "reproduce", "000", "E3", "--quick", "--seed", "3")
+    folder = tmp_path / "runs" / "000"
+    assert code == 0 and err == ""
+    assert "E3: Deviation from the limit at a fixed width" in out and "width 32" in " ".join(out.split())
+    assert "n Var = A + B / alpha" in out and any(word in out for word in ("holds: ", "these rows cannot tell: "))
+    assert str(folder.relative_to(tmp_path) / "E3.png") in out
+    assert (folder / "E3.png").read_bytes().startswith(b"\x89PNG")
+    lines = (folder / "E3.jsonl").read_text()
+    assert [json.loads(line)["key"]["seed"] for line in lines.splitlines()] == [3] * 10
+    progress, title, table = out.partition("           E3: Deviation")
+    assert progress.count("% done: E3 fixed width, width 32") == 10
+    assert call(capsys, "reproduce", "000", "E3", "--quick", "--seed", "3")[1] == title + table
+    assert (folder / "E3.jsonl").read_text() == lines
+
+
 def test_no_command_shows_the_help(capsys, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["sparseprune"])
     with pytest.raises(SystemExit) as exit_:
@@ -184,9 +206,10 @@ def test_every_flag_has_its_help_and_names_what_it_takes(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     for command, module in COMMANDS.items():
         parameters = inspect.signature(getattr(module, command)).parameters
-        assert list(parameters) == list(module.FLAGS)
+        told = getattr(module, "ARGUMENTS", {}) | module.FLAGS
+        assert list(parameters) == list(told)
         shown = " ".join(call(capsys, command, "--help")[1].split())
-        assert all(text in shown for text in module.FLAGS.values())
+        assert all(text in shown for text in told.values())
     prune, run = COMMANDS["prune"].FLAGS, COMMANDS["run"].FLAGS
     for flag, names in (
         ("model", models.MODELS), ("score", scores.names()), ("select", select.names()), ("dataset", data.names()),

@@ -5,14 +5,14 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Annotated, NoReturn, get_type_hints
 
-from . import bench, doctor, prune, run
+from . import bench, doctor, ntk, prune, reproduce, run
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from typer import Typer
 
-COMMANDS = {"run": run, "prune": prune, "bench": bench, "doctor": doctor}
+COMMANDS = {"run": run, "prune": prune, "ntk": ntk, "reproduce": reproduce, "bench": bench, "doctor": doctor}
 _INTERRUPTED = 130
 
 
@@ -61,17 +61,19 @@ def build() -> Typer:
         rich_markup_mode="markdown",  # paragraphs that fit the terminal
     )
     for name, module in COMMANDS.items():
-        app.command()(_explained(getattr(module, name), module.FLAGS))
+        app.command()(_explained(getattr(module, name), module.FLAGS, getattr(module, "ARGUMENTS", {})))
     return app
 
 
-def _explained(command: Callable[..., None], flags: dict[str, str]) -> Callable[..., None]:
-    """Give the flags of a command their help; typer, which takes it from annotations, is not imported before."""
+def _explained(command: Callable[..., None], flags: dict[str, str], arguments: dict[str, str]) -> Callable[..., None]:
+    """Give flags and arguments of a command their help; typer, which takes it from annotations, is imported late."""
     import typer
 
     hints = get_type_hints(command)
-    for name, text in flags.items():
-        command.__annotations__[name] = Annotated[hints[name], typer.Option(help=text)]
+    kinds = {name: typer.Option(help=text) for name, text in flags.items()}
+    kinds |= {name: typer.Argument(help=text) for name, text in arguments.items()}
+    for name, kind in kinds.items():
+        command.__annotations__[name] = Annotated[hints[name], kind]
     return command
 
 
