@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 class Linear(NamedTuple):
@@ -38,6 +38,18 @@ class Conv(NamedTuple):
         )
 
 
+class Ntk(NamedTuple):
+    """A tangent kernel: a network of `models.build`, its options, and a number of examples."""
+
+    model: str
+    options: dict[str, Any]
+    examples: int
+
+    def __str__(self) -> str:
+        sizes = (*self.options["input_shape"], *self.options.get("hidden", ()), self.options["classes"])
+        return f"{self.model} {'-'.join(map(str, sizes))}, N = {self.examples}"
+
+
 LINEAR = tuple(Linear(1024, 1024, batch) for batch in (128, 1, 16, 512))
 # The convolutions of the CIFAR nets, one of each shape.
 RESNET20 = (
@@ -59,9 +71,18 @@ VGG19 = (
 )
 MLP = (784, 1024, 1024, 10)
 
+NTK_MLP = {"input_shape": (784,), "hidden": (1024, 1024)}
+NTK = (
+    *(Ntk("mlp", {**NTK_MLP, "classes": 1}, n) for n in (64, 128, 256)),
+    *(Ntk("mlp", {**NTK_MLP, "classes": 10}, n) for n in (32, 64, 128, 256)),
+    Ntk("resnet20", {"input_shape": (3, 32, 32), "classes": 10}, 32),
+)
+NTK_DENSITIES = (0.5, 0.1, 0.02)
+
 LINEAR_DENSITIES = (0.5, 0.2, 0.1, 0.05, 0.02)
 CONV_DENSITIES = (0.1, 0.05, 0.02)
 
 GPU_LINEAR = (Linear(1024, 1024, 128), Linear(4096, 4096, 256), Linear(4096, 4096, 4096))
 GPU_CONV = (Conv(64, 64, 32, batch=256), Conv(256, 256, 8, batch=256))
 GPU_BLOCKS = ((Linear(4096, 4096, 4096), 64), (Linear(8192, 8192, 4096), 128))  # and the size of a block
+GPU_NTK = (((1024, 4096, 4096, 10), 1000, 0.05), (MLP, 128, 0.1))  # widths, examples, density

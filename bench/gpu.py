@@ -21,7 +21,7 @@ import torch
 from sparseprune import ops, sampling
 from sparseprune.measure import Row, quantiles, seconds
 
-from . import gpu_products, sampler, synflow
+from . import gpu_ntk, gpu_products, sampler, synflow
 from .run import RESULTS, save, table
 
 ROOT = Path(__file__).parent.parent
@@ -29,6 +29,7 @@ LIMIT = 9 * 60  # seconds, for everything
 TESTS = [
     "tests/kernels/test_gpu.py",
     "tests/kernels/test_gpu_convolutions.py",
+    "tests/kernels/test_gpu_gram.py",
     "tests/kernels/test_gpu_products.py",
     "tests/ops/test_golden.py",
     "tests/test_prune.py",
@@ -106,6 +107,7 @@ def main() -> None:
         lambda: sampler.rows(5, device),
         lambda: billion(device, arguments.numel),
         lambda: synflow.rows(1, device),
+        *gpu_ntk.suites(2, device),
         *gpu_products.suites(5, device),
     ]
     failed: list[str] = []

@@ -1,4 +1,4 @@
-"""What others have for the same products: in torch, in SciPy, and SparseProp where a Python has it."""
+"""What others have for the same work: in torch, in SciPy, by hand, and SparseProp where a Python has it."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.func import functional_call, jacrev, vmap
+from torch.nn import functional as F
 
 WORKER = Path(__file__).with_name("sparseprop_worker.py")
 _SETTLE = 0.05  # seconds: OpenMP's threads spin for some hundredths after a product, on the other process's cores
@@ -126,3 +128,42 @@ def scipy_product(weight: Tensor, x: Tensor) -> Callable[[], Any]:
 
     matrix, array = csr_matrix(weight.numpy()), x.numpy()
     return lambda: matrix @ array
+
+
+def jacobian_contraction(model: nn.Module, names: list[str], x: Tensor) -> Tensor:
+    """The tangent kernel (trace) as torch.func gives it: Jacobians of every example at once, contracted."""
+    parameters = {name: p.detach() for name, p in model.named_parameters() if name in names}
+    outputs = lambda given, example: functional_call(model, given, (example[None],))[0]  # noqa: E731
+    jacobians = vmap(jacrev(outputs), (None, 0))(parameters, x)
+    return sum(torch.einsum("nop,mop->nm", j, j) for j in (each.flatten(2) for each in jacobians.values()))  # type: ignore
+
+
+def kept_columns(model: nn.Module, masks: Mapping[str, Tensor], x: Tensor, chunk: int = 1 << 14) -> Tensor:
+    """The same by hand: the Jacobian's columns of kept weights, some at a time, and one GEMM for these.
+
+    Args:
+        model: of dense layers whose pruned weights are 0.
+        masks: of its Linear and Conv2d weights, by name.
+    """
+    seen: dict[str, tuple[nn.Module, Tensor, Tensor]] = {}
+    keep = lambda name: lambda module, given, y: seen.update({name: (module, given[0].detach(), y)})  # noqa: E731
+    layers = {name: model.get_submodule(name.removesuffix(".weight")) for name in masks}
+    hooks = [layer.register_forward_hook(keep(name)) for name, layer in layers.items()]
+    y = model(x)
+    for hook in hooks:
+        hook.remove()
+    kernel = x.new_zeros(len(x), len(x))
+    for o in range(y.shape[1]):
+        signals = torch.autograd.grad(y[:, o].sum(), [out for _, _, out in seen.values()], retain_graph=True)
+        for (name, (layer, given, _)), signal in zip(seen.items(), signals, strict=True):
+            rows, columns = masks[name].flatten(1).nonzero().unbind(1)
+            if isinstance(layer, nn.Conv2d):
+                patches = F.unfold(given, layer.kernel_size, layer.dilation, layer.padding, layer.stride)  # type: ignore
+                each = torch.bmm(signal.flatten(2), patches.mT).flatten(1)
+                jacobian = each[:, masks[name].flatten()]
+                kernel.addmm_(jacobian, jacobian.t())
+                continue
+            for i in range(0, len(rows), chunk):
+                jacobian = given[:, columns[i : i + chunk]] * signal[:, rows[i : i + chunk]]
+                kernel.addmm_(jacobian, jacobian.t())
+    return kernel

@@ -20,7 +20,7 @@ from typing import Any
 
 from sparseprune.measure import Row, environment
 
-from . import crossover, growth, products, sampler, synflow
+from . import crossover, growth, ntk, products, sampler, synflow
 
 SUITES = {
     "products": products.rows,
@@ -28,6 +28,7 @@ SUITES = {
     "sampler": sampler.rows,
     "growth": growth.rows,
     "synflow": synflow.rows,
+    "ntk": ntk.rows,
 }
 RESULTS = Path(__file__).parent / "results"
 

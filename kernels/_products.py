@@ -43,6 +43,12 @@ def check(op: str, like: Tensor, **tensors: tuple[Tensor | None, tuple[int, ...]
             _check_one(op, name, t, shape, like.dtype, like.device)
 
 
+def check_wide(op: str, like: Tensor) -> None:
+    """Raise unless `like` is of fp32 or fp64, where half types would lose what is asked for."""
+    if like.dtype not in (torch.float32, torch.float64):
+        raise ValueError(f"{op}: tensors must be float32 or float64, got {like.dtype}")
+
+
 def check_pattern(op: str, like: Tensor, offsets: Tensor, indices: Tensor, order: Tensor | None = None) -> None:
     """Raise unless a pattern is of contiguous int32 vectors on the device of `like`; its numbers are trusted."""
     for name, t, shape in (

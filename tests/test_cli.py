@@ -178,17 +178,19 @@ def test_bench_writes_a_table_and_says_how_to_use_it(tmp_path, capsys, monkeypat
 
 def test_reproduce_prints_rows_and_verdicts_and_resumes(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(random_ntk, "QUICK", random_ntk.Sizes((8, 16), 8, draws=8, spread_draws=8))
+    monkeypatch.setattr(random_ntk, "QUICK", random_ntk.Sizes((16, 32), 32, draws=8, spread_draws=8))
     code, out, err = call(capsys, "reproduce", "000", "E3", "--quick", "--seed", "3")
     folder = tmp_path / "runs" / "000"
     assert code == 0 and err == ""
-    assert "E3: Deviation from the limit at a fixed width" in out and "width 8" in out
+    assert "E3: Deviation from the limit at a fixed width" in out and "width 32" in " ".join(out.split())
     assert "n Var = A + B / alpha" in out and any(word in out for word in ("holds: ", "these rows cannot tell: "))
     assert str(folder.relative_to(tmp_path) / "E3.png") in out
     assert (folder / "E3.png").read_bytes().startswith(b"\x89PNG")
     lines = (folder / "E3.jsonl").read_text()
     assert [json.loads(line)["key"]["seed"] for line in lines.splitlines()] == [3] * 10
-    assert call(capsys, "reproduce", "000", "E3", "--quick", "--seed", "3")[1] == out
+    progress, title, table = out.partition("           E3: Deviation")
+    assert progress.count("% done: E3 fixed width, width 32") == 10
+    assert call(capsys, "reproduce", "000", "E3", "--quick", "--seed", "3")[1] == title + table
     assert (folder / "E3.jsonl").read_text() == lines
 
 

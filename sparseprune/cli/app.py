@@ -5,14 +5,14 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Annotated, NoReturn, get_type_hints
 
-from . import bench, doctor, prune, reproduce, run
+from . import bench, doctor, ntk, prune, reproduce, run
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from typer import Typer
 
-COMMANDS = {"run": run, "prune": prune, "reproduce": reproduce, "bench": bench, "doctor": doctor}
+COMMANDS = {"run": run, "prune": prune, "ntk": ntk, "reproduce": reproduce, "bench": bench, "doctor": doctor}
 _INTERRUPTED = 130
 
 

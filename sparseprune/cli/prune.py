@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from ._shared import DATA_DIR, NET
-
-if TYPE_CHECKING:
-    from torch import nn
+from ._shared import DATA_DIR, NET, SCORE, SELECT, load_weights
 
 FLAGS = {
     "density": "fraction of the weights to keep, in (0, 1]; required",
     "model": NET,
-    "score": "magnitude, random, snip, grasp, synflow or sketch",
-    "select": "threshold, threshold_rescaled, multinomial, poisson, systematic, bernoulli, priority or "
-    "without_replacement",
+    "score": SCORE,
+    "select": SELECT,
     "scope": "global: one ranking over all layers; layer: the same density in every layer",
     "distribution": "densities of layers, in place of --scope: uniform, erk or balanced",
     "iterations": "steps to the density; default: the score's own (synflow 100, others 1)",
@@ -65,7 +60,7 @@ def prune(
     else:
         net = models.build(model, seed=seed, classes=classes)
     if weights is not None:
-        _load_weights(net, weights)
+        load_weights("prune", net, weights)
     if out is not None and not out.parent.is_dir():
         raise ValueError(f"prune: out must be in an existing folder, got {out}")
     console = Console(stderr=True)
@@ -88,14 +83,3 @@ def prune(
     if out is not None:
         masks.save(out)
         print(f"written to {out}")
-
-
-def _load_weights(net: nn.Module, path: Path) -> None:
-    import torch
-
-    try:
-        net.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-    except FileNotFoundError:
-        raise
-    except Exception as error:  # a foreign file fails in as many ways as there are formats
-        raise ValueError(f"prune: weights must be a saved state_dict of the model, got {path}: {error}") from None

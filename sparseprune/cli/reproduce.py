@@ -23,6 +23,7 @@ FLAGS = {
     "out": "folder of ITEM.jsonl and ITEM.png; default runs/PAPER",
     "seed": "of everything random",
 }
+_LOG_LINES = 10  # of an experiment, where there is no terminal to draw a bar on
 _VERDICTS = {True: "holds", False: "does not hold", None: "these rows cannot tell"}
 
 
@@ -55,9 +56,14 @@ def _perform(experiment: Experiment, folder: Path, console: Console, **options: 
 
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(experiment.name, total=None)
+        told = 0
 
         def show(done: int, total: int, what: str) -> None:
+            nonlocal told
             bar.update(task, completed=done, total=total, description=what)
+            if not console.is_terminal and done * _LOG_LINES // total > told:
+                told = done * _LOG_LINES // total
+                console.print(f"{100 * done // total} % done: {what}", highlight=False, markup=False)
 
         rows = experiment.rows(out=folder, progress=show, **options)
     picture = folder / f"{experiment.name}.png"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
@@ -120,14 +120,14 @@ def _backward(output: Tensor, uses: list[_Use]) -> Tile:
     outputs = output.shape[1]
     for use in uses:
         use.begin(outputs)
-    if uses and output.requires_grad:
-        edges = [use.edge for use in uses]
-        for o in range(outputs):
+    edges = [use.edge for use in uses]
+    for o in range(outputs if uses else 0):
+        grads: Sequence[Tensor | None] = [None] * len(edges)
+        if output.requires_grad:
             last = o + 1 == outputs
             grads = torch.autograd.grad(output[:, o].sum(), edges, retain_graph=not last, allow_unused=True)
-            for use, grad in zip(uses, grads, strict=True):
-                if grad is not None:
-                    use.receive(o, grad)
+        for use, grad in zip(uses, grads, strict=True):
+            use.receive(o, grad)
     tile = Tile(len(output), outputs)
     for use in uses:
         use.end(tile)
@@ -140,7 +140,7 @@ class _Use(Protocol):
     edge: GradientEdge
 
     def begin(self, outputs: int) -> None: ...
-    def receive(self, o: int, grad: Tensor) -> None: ...
+    def receive(self, o: int, grad: Tensor | None) -> None: ...
     def end(self, tile: Tile) -> None: ...
 
 
@@ -159,10 +159,10 @@ class _Layer:
         self._shape = (y[-1], 1, y[1:-1].numel()) if self._linear else y[1:]
 
     def begin(self, outputs: int) -> None:
-        self._signals = self._x.new_zeros(*self._shape, outputs, self._x.shape[-1])
+        self._signals = self._x.new_empty(*self._shape, outputs, self._x.shape[-1])
 
-    def receive(self, o: int, grad: Tensor) -> None:
-        self._signals[..., o, :] = _last(grad, self._linear)
+    def receive(self, o: int, grad: Tensor | None) -> None:
+        self._signals[..., o, :] = 0 if grad is None else _last(grad, self._linear)
 
     def end(self, tile: Tile) -> None:
         if self._bias is not None:
@@ -185,7 +185,9 @@ class _Norm:
     def begin(self, outputs: int) -> None:
         self._sums = self._normalised.new_zeros(2, self._size, outputs, len(self._normalised))
 
-    def receive(self, o: int, grad: Tensor) -> None:
+    def receive(self, o: int, grad: Tensor | None) -> None:
+        if grad is None:
+            return
         shape = (len(grad), -1, self._size) if self._last else (len(grad), self._size, -1)
         for sums, each in zip(self._sums, (grad * self._normalised, grad), strict=True):
             sums[:, o] = each.reshape(shape).sum(1 if self._last else 2).t()

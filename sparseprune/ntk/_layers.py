@@ -75,7 +75,7 @@ def _places(calls: list[Call]) -> Iterator[tuple[Tensor, Tensor]]:
     for call in calls:
         patches, signals = _patches(call.x, call), call.signals.flatten(1, 2)
         for p in range(call.positions):
-            yield patches[:, p].contiguous(), signals[:, p].contiguous()
+            yield patches[..., p].t().contiguous(), signals[:, p].contiguous()
 
 
 def _by_entry(one: list[Call], two: list[Call], kept: Kept, full: bool) -> Tensor:
@@ -116,19 +116,21 @@ def _dense_gradients(calls: list[Call], kept: Kept, entry: int, number: int) -> 
     taps = calls[0].geometry.kernel[0] * calls[0].geometry.kernel[1]
     positions = sum(call.positions for call in calls)
     channels = max(1, _BLOCK // max(1, taps * positions * number))
-    signals = torch.cat([call.signals.flatten(1, 2) for call in calls], 1)
+    signals = torch.cat([call.signals.flatten(1, 2) for call in calls], 1).permute(3, 1, 0, 2).contiguous()
+    examples, _, outputs, _ = signals.shape
     for first in range(0, len(calls[0].x), channels):
-        patches = torch.cat([_patches(call.x[first : first + channels], call) for call in calls], 1)
-        rows = max(1, _BLOCK // max(1, len(patches) * entry))
-        for some in signals.split(rows):
-            yield torch.einsum("kpn,mpon->kmon", patches, some).flatten(0, 1), None
+        patches = torch.cat([_patches(call.x[first : first + channels], call) for call in calls], 2)
+        rows = max(1, _BLOCK // max(1, patches.shape[1] * entry))
+        for top in range(0, outputs, rows):
+            gradients = torch.bmm(patches, signals[:, :, top : top + rows].flatten(2))
+            yield gradients.view(examples, -1, signals.shape[3]).permute(1, 2, 0), None
 
 
 def _patches(x: Tensor, call: Call) -> Tensor:
-    """What each position of a result reads of some channels x `[C, H, W, N]`: `[C KH KW, positions, N]`."""
+    """What each position of a result reads of some channels x `[C, H, W, N]`: `[N, C KH KW, positions]`."""
     g = call.geometry
     if g.kernel == g.stride == (1, 1) and not any(g.padding):
-        return x.flatten(1, 2)
+        return x.flatten(1, 2).permute(2, 0, 1)
     top, bottom, left, right = g.padding
     images = F.pad(x.permute(3, 0, 1, 2), (left, right, top, bottom))
-    return F.unfold(images, g.kernel, g.dilation, 0, g.stride).permute(1, 2, 0)
+    return F.unfold(images, g.kernel, g.dilation, 0, g.stride)

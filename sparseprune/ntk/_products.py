@@ -14,7 +14,7 @@ from torch.func import functional_call, jvp, vjp
 from ..nn import densify
 from ._parameters import included
 from ._tiles import TILE
-from .empirical import _check_inputs, _checked
+from .empirical import _check_option, _checked, _first_output
 from .jacobian import jacobians
 
 Multiply = Callable[[Tensor], Tensor]
@@ -38,8 +38,10 @@ class Products:
         self, model: nn.Module, x: Tensor, *, outputs: str, parameters: str, biases: bool, norms: bool, batch_size: int,
         progress: Callable[[int], Any] | None,
     ) -> None:  # fmt: skip
+        for name, value in (("outputs", outputs), ("parameters", parameters)):
+            _check_option(name, value)
         model = _checked(model, parameters)
-        _check_inputs(model, x, None)
+        first = _first_output(model, x, None)
         names = included(model, biases=biases, norms=norms)
         if not names:
             raise ValueError("spectrum: model must have parameters that require grad and count, got none")
@@ -47,8 +49,6 @@ class Products:
         own = dict(self.model.named_parameters())
         self.parameters = {name: own[name].detach() for name in names}
         self.x, self.batch_size, self.progress, self.made = x, batch_size, progress, 0
-        with torch.no_grad():
-            first = self.model(x[:1])
         self.dtype, count = first.dtype, first.numel()
         self.width = count if outputs == "full" else 1
         self.columns = [slice(None)] if outputs == "full" else [slice(o, o + 1) for o in range(count)]

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..replica import is_spread, unwrapped
+from ._checks import check_whole
 from ._parameters import check_model, included
 from ._tiles import Progress
 from .gram import gram, probe
@@ -76,22 +77,24 @@ def empirical(
     """
     for name, value in (("outputs", outputs), ("implementation", implementation), ("parameters", parameters)):
         _check_option(name, value)
-    if chunk is not None and (isinstance(chunk, bool) or not isinstance(chunk, int) or chunk < 1):
-        raise ValueError(f"empirical: chunk must be an integer >= 1, got {chunk!r}")
+    if chunk is not None:
+        check_whole("empirical", "chunk", chunk, 1)
     model = _checked(model, parameters)
-    _check_inputs(model, x1, x2)
+    output = _first_output(model, x1, x2)
     x2 = None if x2 is x1 else x2
     wanted = included(model, biases=biases, norms=norms)
     if not wanted:
         raise ValueError("empirical: model must have parameters that require grad and count, got none")
     common: dict[str, Any] = {"parameters": parameters, "full": outputs == "full", "chunk": chunk, "progress": progress}
-    found = probe(model, x1, wanted) if implementation != "jacobian" else None
+    found = probe(model, x1, output, wanted) if implementation != "jacobian" else None
     if found is not None and found.obstacle is not None:
         if implementation == "gram":
             raise RuntimeError(f"empirical: implementation='gram' cannot treat this model: {found.obstacle}")
         warnings.warn(f"empirical: taking the slower implementation 'jacobian': {found.obstacle}", stacklevel=2)
+    number = output.numel()
+    del output  # with the graph of its example
     if found is None or found.obstacle is not None:
-        return jacobian(model, x1, x2, list(wanted), **common)
+        return jacobian(model, x1, x2, list(wanted), outputs=number, **common)
     return gram(model, x1, x2, wanted, found, **common)
 
 
@@ -113,8 +116,8 @@ def choose(model: nn.Module, x: Tensor, *, parameters: Literal["kept", "all"] = 
     """
     _check_option("parameters", parameters)
     model = _checked(model, parameters)
-    _check_inputs(model, x, None)
-    obstacle = probe(model, x, included(model, biases=True, norms=True)).obstacle
+    output = _first_output(model, x, None)
+    obstacle = probe(model, x, output, included(model, biases=True, norms=True)).obstacle
     if obstacle is not None:
         return Choice("jacobian", obstacle)
     return Choice("gram", "every trainable parameter is used by its own layer alone, and its part agrees with autograd")
@@ -133,7 +136,8 @@ def _check_option(name: str, value: object) -> None:
         raise ValueError(f"empirical: {name} must be one of {', '.join(map(repr, _OPTIONS[name]))}, got {value!r}")
 
 
-def _check_inputs(model: nn.Module, x1: Tensor, x2: Tensor | None) -> None:
+def _first_output(model: nn.Module, x1: Tensor, x2: Tensor | None) -> Tensor:
+    """What the model says of the first example, when all inputs have been checked."""
     for name, x in (("x1", x1), ("x2", x2)):
         if x is None:
             continue
@@ -144,8 +148,9 @@ def _check_inputs(model: nn.Module, x1: Tensor, x2: Tensor | None) -> None:
     if x2 is not None and (x2.shape[1:] != x1.shape[1:] or x2.dtype != x1.dtype or x2.device != x1.device):
         theirs, ours = (f"{list(x.shape[1:])} {x.dtype} on {x.device}" for x in (x2, x1))
         raise ValueError(f"empirical: x2 must be examples like those of x1, {ours}, got {theirs}")
-    with torch.no_grad():
+    with torch.enable_grad():
         y = model(x1[:1])
     if not isinstance(y, Tensor) or y.ndim not in (1, 2) or len(y) != 1:
         got = list(y.shape) if isinstance(y, Tensor) else type(y).__name__
         raise ValueError(f"empirical: model must return [N] or [N, O], got {got} for one example")
+    return y

@@ -46,34 +46,36 @@ def gram(
     return assemble(lambda x: capture(model, x, wanted), product, x1, x2, chunk, progress)
 
 
-def probe(model: nn.Module, x: Tensor, wanted: Mapping[str, nn.Parameter]) -> Probe:
+def probe(model: nn.Module, x: Tensor, output: Tensor, wanted: Mapping[str, nn.Parameter]) -> Probe:
     """Compare every parameter's part in K(x_0, x_0) with its gradient by autograd, for one direction of the outputs.
 
-    Two examples are captured and one is differentiated alone, so that a model that mixes its examples shows too.
+    Two examples are captured and one, whose `output` it takes, is differentiated alone, so that a model that mixes its
+    examples shows too.
     """
     obstacle = _without_form(model, wanted)
     if obstacle is not None:
         return Probe(obstacle, {}, 0)
     kept = _kept(model, wanted)
     with torch.enable_grad():
-        output = model(x[:1]).reshape(-1)
-        direction = torch.linspace(1, 2, len(output)).to(output)  # all ones would cancel a softmax
-        value = output @ direction
+        direction = torch.linspace(1, 2, output.numel()).to(output)  # all ones would cancel a softmax
+        value = output.reshape(-1) @ direction
     try:
         tile = capture(model, x[:2], wanted, direction)
     except Obstacle as error:
         return Probe(str(error), kept, 0)
     squares = {name: part[0, 0] for name, part in _parts(tile, tile, kept, full=False)}
     obstacle = _disagreement(value, wanted, squares)
-    return Probe(obstacle, kept, tile.bytes_per_example(len(output)))
+    return Probe(obstacle, kept, tile.bytes_per_example(len(direction)))
 
 
 def _parts(one: Tile, two: Tile, kept: Mapping[str, Kept], full: bool) -> Iterator[tuple[str, Tensor]]:
-    """The part of every parameter that both tiles use."""
-    for name in one.gradients.keys() & two.gradients.keys():
-        yield name, small_part(one.gradients[name], two.gradients[name], full)
-    for name in one.calls.keys() & two.calls.keys():
-        yield name, weight_part(one.calls[name], two.calls[name], kept[name], full)
+    """The part of every parameter that both tiles use, in the order of the layers."""
+    for name, gradients in one.gradients.items():
+        if name in two.gradients:
+            yield name, small_part(gradients, two.gradients[name], full)
+    for name, calls in one.calls.items():
+        if name in two.calls:
+            yield name, weight_part(calls, two.calls[name], kept[name], full)
 
 
 def _without_form(model: nn.Module, wanted: Mapping[str, nn.Parameter]) -> str | None:

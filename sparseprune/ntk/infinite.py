@@ -50,8 +50,8 @@ def infinite(
         samples: masks of the inputs to draw in place of the mean over all 2^d0; from 2; only if input_pruned.
         seed: of those draws.
 
-    Returns: `[N1, N2]` in fp64 on the inputs' device. With input_pruned and either samples or d0 > 16 an `Estimate`
-        (1024 draws where samples is None). An angle below 1e-8 counts as 0: an error of 1e-8 at most.
+    Returns: `[N1, N2]` in fp64 on the inputs' device, without their graph. With input_pruned and either samples or
+        d0 > 16 an `Estimate` (1024 draws where samples is None). Angles below 1e-8 count as 0: off by 1e-8 at most.
     Raises: ValueError on inputs that are not finite matrices of one width, or arguments out of range.
     Cost: 2 d0 + 12 depth operations a pair; input_pruned: that of depth 1 for every mask.
     """
@@ -62,8 +62,8 @@ def infinite(
         check_whole("infinite", "samples", samples, 2)
         if not input_pruned:
             raise ValueError(f"infinite: samples must be None unless input_pruned, got {samples}")
-    a = x1.double()
-    b = a if x2 is None else x2.double()
+    a = x1.detach().double()
+    b = a if x2 is None else x2.detach().double()
     scale = 1.0 if rescaled else density ** (depth + input_pruned)
     norms, cosine = _geometry(a, b)
     if not input_pruned:

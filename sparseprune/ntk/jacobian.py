@@ -14,18 +14,16 @@ from ._tiles import TILE, Progress, assemble
 
 
 def jacobian(
-    model: nn.Module, x1: Tensor, x2: Tensor | None, names: list[str], *, parameters: str, full: bool,
-    chunk: int | None, progress: Progress | None,
+    model: nn.Module, x1: Tensor, x2: Tensor | None, names: list[str], *, outputs: int, parameters: str,
+    full: bool, chunk: int | None, progress: Progress | None,
 ) -> Tensor:  # fmt: skip
-    """Return K(x, x') = sum_p dF(x)/dp dF(x')/dp over the parameters `names`, by torch.func."""
+    """Return K(x, x') = sum_p dF(x)/dp dF(x')/dp over the parameters `names` of a model of so many outputs."""
     if parameters == "all":
         model = densify(copy.deepcopy(model))
     given = dict(model.named_parameters())
     given = {name: given[name].detach() for name in names}
     if chunk is None:
-        with torch.no_grad():
-            each = model(x1[:1]).numel() * sum(p.numel() * p.element_size() for p in given.values())
-        chunk = max(1, TILE // max(1, each))
+        chunk = max(1, TILE // max(1, outputs * sum(p.nbytes for p in given.values())))
 
     def product(one: list[Tensor], two: list[Tensor]) -> Tensor:
         form = "nok,mpk->nmop" if full else "nok,mok->nm"
@@ -38,10 +36,10 @@ def jacobian(
 def jacobians(model: nn.Module, parameters: Mapping[str, Tensor], x: Tensor) -> list[Tensor]:
     """Return dF(x_n)_o / dp of each parameter, `[N, O, numel]`, every example a batch of its own."""
 
-    def outputs(given: dict[str, Tensor], example: Tensor) -> Tensor:
+    def output(given: dict[str, Tensor], example: Tensor) -> Tensor:
         return functional_call(model, given, (example[None],)).reshape(-1)
 
     with torch.no_grad():  # the frozen rest of the model needs no graph
         # One output at a time: two levels of vmap fail in some of torch's backward formulas (prelu's).
-        found = vmap(jacrev(outputs, chunk_size=1), (None, 0))(dict(parameters), x)
+        found = vmap(jacrev(output, chunk_size=1), (None, 0))(dict(parameters), x)
     return [each.flatten(2) for each in found.values()]

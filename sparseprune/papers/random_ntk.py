@@ -18,6 +18,7 @@ from ..ntk import monte_carlo
 from ..results import Row
 from ..theory import random_ntk as theory
 from . import _random_ntk_pictures as pictures
+from . import random_ntk_training
 from ._random_ntk_notebook import (
     LAWS,
     PRINTED_DRAWS,
@@ -178,7 +179,7 @@ def _claims_2(rows: list[Row]) -> list[Claim]:
         line = fit([[1.0] * len(some), logs], [math.log(mad) for mad in _column(some, "mad")], [share] * len(some))
         growth, error = line.coefficients[1] * logs[-1], line.errors[1] * logs[-1]
         judge, bound = {"linear": (below, math.log(1.1)), "sqrt": (above, 0.0), "quadratic": (below, 0.0)}[law]
-        claims.append(judge(text, growth, error, bound, f"log growth to p = {1 - some[-1]['key']['density']:g}"))
+        claims.append(judge(text, growth, error, bound, f"log growth to p = {1 - some[-1]['key']['density']:g}:"))
     model = [theory.mean_absolute_deviation(key["width"], key["density"]) for key in _column(rows, "key")]
     ours = _column(rows, "mad")
     text = "the deviation is sqrt(2/pi) sqrt((50 + 36 / alpha) / n)"
@@ -249,5 +250,6 @@ EXPERIMENTS = {
         ),
         _experiment("E3", "Deviation from the limit at a fixed width", _plan_3, pictures.spread, _claims_3),
         _experiment("E4", "All layers pruned, the input layer too", _plan_4, pictures.input_pruned, _claims_4),
+        random_ntk_training.EXPERIMENT,
     )
 }

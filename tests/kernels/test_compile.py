@@ -187,7 +187,41 @@ CONVOLUTIONS = [
     *(("spconv_backward", "spconv_backward_kernel", sparse_images(kind)) for kind in WIDTHS),
     ("spconv_backward", "spconv_backward_kernel", sparse_images("fp16", WEIGHTS=False, **UNIT)),
 ]
-ALIGNED = {"numel", "batch", "m", "n", "k", "stride_n", "stride_k"}  # sizes whose multiples of 16 Triton tells apart
+
+
+def gram(kind, **options):
+    """A tangent kernel's Gram matrix, its tile as the launcher chooses it where fp32 is not emulated."""
+    patterns, floats = tensors("i32", "offsets", "indices"), tensors(kind, "squares", "a", "b", "a2", "b2", "partial")
+    sizes = dict.fromkeys(("rows", "outputs", "batch", "batch2", "tiles", "across", "shares"), "i32")
+    flags = {"SQUARED": True, "SYMMETRIC": True, "FULL": False, "EMULATED": False, "BO": 16}
+    return {**patterns, **floats, **sizes, **flags, **tile(kind), **options}
+
+
+WHOLE = {"FULL": True, "BM": 32, "BN": 32, "num_warps": 8}
+GRADIENTS = [
+    ("ntk_gram", "ntk_gram_kernel", gram("fp32")),
+    ("ntk_gram", "ntk_gram_kernel", gram("fp64", SQUARED=False)),
+    ("ntk_gram", "ntk_gram_kernel", gram("fp32", **WHOLE)),
+    ("ntk_gram", "ntk_gram_kernel", gram("fp64", **WHOLE, BO=4)),
+    *(
+        ("spconv_dw_each", "spconv_dw_each_kernel", sparse_images(
+            kind, values=f"*{kind}", rows="i32", shares="i32", CHUNK=chunk, BO=4
+        ))
+        for kind, chunk in (("fp32", 8), ("fp64", 4))
+    ),
+]  # fmt: skip
+# fp32 as three products of tf32, for the targets that have them.
+EMULATED = [gram("fp32", **options, EMULATED=True) for options in ({"BM": 64, "BN": 64}, WHOLE)]
+ALIGNED = {
+    "numel",
+    "batch",
+    "batch2",
+    "m",
+    "n",
+    "k",
+    "stride_n",
+    "stride_k",
+}  # sizes whose multiples of 16 Triton tells apart
 SHARED = {"cuda": 99 << 10, "hip": 64 << 10}  # bytes that a program may have on every device of the kind
 
 
@@ -234,7 +268,7 @@ def test_compiles(triton, target, module, name, arguments):
 
 
 @pytest.mark.parametrize("target", TARGETS)
-@pytest.mark.parametrize(("module", "name", "arguments"), PRODUCTS + CONVOLUTIONS)
+@pytest.mark.parametrize(("module", "name", "arguments"), PRODUCTS + CONVOLUTIONS + GRADIENTS)
 def test_products_compile(triton, target, module, name, arguments):
     kernel = compiled(triton, target, module, name, arguments, fusion=True)
     backend = TARGETS[target][0]
@@ -245,6 +279,17 @@ def test_products_compile(triton, target, module, name, arguments):
         assert inexact not in code
     if "tt.dot" in kernel.asm["ttir"] and not {"*fp32", "*fp64"} & set(map(str, arguments.values())):
         assert re.search(r"mma\.sync|wgmma|tcgen05\.mma|v_mfma", code)
+
+
+@pytest.mark.parametrize("target", [target for target, (backend, *_) in TARGETS.items() if backend == "cuda"])
+@pytest.mark.parametrize("arguments", EMULATED)
+def test_fp32_is_three_products_of_tf32(triton, target, arguments):
+    kernel = compiled(triton, target, "ntk_gram", "ntk_gram_kernel", arguments, fusion=True)
+    asked = re.findall(r"tt\.dot .*inputPrecision = (\w+)", kernel.asm["ttir"])
+    assert set(asked) == {"tf32x3"} and len(asked) == (1 if arguments["FULL"] else 2)
+    products = re.findall(r"tt\.dot |ttng\.warp_group_dot |ttng\.tc_gen5_mma ", kernel.asm["ttgir"])
+    assert len(products) == 3 * len(asked)
+    assert kernel.metadata.shared <= SHARED["cuda"]
 
 
 def constants(ptx):
@@ -268,7 +313,7 @@ def test_fp64_stays_fp64(triton, module, name, arguments):
         assert not re.search(r"\bf(32|16)\b", asm["ttir"])
 
 
-@pytest.mark.parametrize(("module", "name", "arguments"), KERNELS + PRODUCTS + CONVOLUTIONS)
+@pytest.mark.parametrize(("module", "name", "arguments"), KERNELS + PRODUCTS + CONVOLUTIONS + GRADIENTS)
 def test_addresses_are_64_bits_wide(triton, module, name, arguments):
     ttir = compiled(triton, "sm_90", module, name, arguments).asm["ttir"]
     programs = re.findall(r"(%\w+) = tt\.get_program_id", ttir)
@@ -291,7 +336,7 @@ def test_every_kernel_is_listed(triton):
         for name, value in vars(module).items():
             if isinstance(value, triton.JITFunction) and value.__module__ == module.__name__ and "_kernel" in name:
                 found.add((stem, name))
-    assert found == {(module, name) for module, name, _ in KERNELS + PRODUCTS + CONVOLUTIONS}
+    assert found == {(module, name) for module, name, _ in KERNELS + PRODUCTS + CONVOLUTIONS + GRADIENTS}
 
 
 def test_launches_of_the_sampler_forbid_fusion(triton):

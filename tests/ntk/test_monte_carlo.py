@@ -1,5 +1,6 @@
 """Empirical kernels of random nets: autograd's to rounding, the limits and the closed forms within their intervals."""
 
+import importlib
 import itertools
 import json
 import math
@@ -94,7 +95,7 @@ def test_variance_of_one_hidden_layer_is_the_closed_form(density, rho):
 def test_a_draw_is_known_by_its_number_however_it_is_asked_for(monkeypatch):
     whole = monte_carlo(X, Y, **NET)
     assert torch.allclose(monte_carlo(X, Y, **NET | {"draws": range(3, 5)}), whole[3:], rtol=1e-13)
-    module = __import__("importlib").import_module("sparseprune.ntk.monte_carlo")
+    module = importlib.import_module("sparseprune.ntk.monte_carlo")
     monkeypatch.setattr(module, "_BYTES", 0)
     assert torch.allclose(monte_carlo(X, Y, **NET), whole, rtol=1e-13)
     pairs = monte_carlo(torch.stack([X, Y]), Y[None], **NET)
@@ -112,7 +113,7 @@ def test_a_run_resumes_and_tells_its_progress(tmp_path, monkeypatch):
     found = monte_carlo(X, Y, **NET, layers=True, out=path, progress=lambda *counts: seen.append(counts))
     assert seen == [(2, 2), (5, 5)] and torch.allclose(found, expected, rtol=1e-13)
     assert [json.loads(line)["key"]["draws"] for line in path.read_text().splitlines()] == [[1, 2], [0, 3, 4]]
-    module = __import__("importlib").import_module("sparseprune.ntk.monte_carlo")
+    module = importlib.import_module("sparseprune.ntk.monte_carlo")
     with monkeypatch.context() as patch:
         patch.setattr(module, "kernels", None)  # nothing is drawn again
         assert torch.equal(monte_carlo(X, Y, **NET, layers=True, out=path), found)

@@ -9,7 +9,7 @@ from sparseprune.papers import PAPERS, random_ntk
 from sparseprune.papers import _statistics as statistics
 
 EXPERIMENTS = PAPERS["000"]
-TINY = random_ntk.Sizes((16, 32), 16, draws=8, spread_draws=8)
+TINY = random_ntk.Sizes((16, 32), 32, draws=8, spread_draws=8)
 
 
 @pytest.fixture(autouse=True)

@@ -1,10 +1,10 @@
 """The definition of every operation, in torch: what C++ and Triton must reproduce.
 
-Products (products.py, convolution.py, masked.py, blocks.py, gram.py) agree up to rounding, what the sampler uses bit for
-bit. There, `scores` is a list of contiguous tensors seen as one logical vector in tiles of TILE elements; `factors` is
-empty or holds one contiguous tensor per score tensor, repeated along its leading dimensions. `ids`, where it is not
-empty, holds the numbers of the tiles in the one vector of which these are a rank's share. Integers are exact, fp64
-steps are single IEEE operations in the order written. Law and proofs: docs/sampler.md.
+Products (products.py, convolution.py, masked.py, blocks.py, gram.py) agree up to rounding, the sampler's operations bit
+for bit. For these `scores` is a list of contiguous tensors seen as one logical vector in tiles of TILE elements;
+`factors` is empty or holds one contiguous tensor per score tensor, repeated along its leading dimensions. `ids`, where
+it is not empty, holds the numbers of the tiles in the one vector of which these are a rank's share. Integers are exact,
+fp64 steps are single IEEE operations in the order written. Law and proofs: docs/sampler.md.
 """
 
 # ruff: noqa: F401  (what is imported here is the face of the package)

@@ -23,11 +23,13 @@ def ntk_gram(
     `[N, N2, O, O]`. Without a2 and b2 the result is that of a and b with themselves, symmetric to the last bit.
     """
     kept = a.new_ones(len(indices)) if squares is None else squares
+    own = a2 is None and b2 is None
     a2, b2 = a if a2 is None else a2, b if b2 is None else b2
     inner = torch.einsum("ik,kn,km->inm", matrix(kept, offsets, indices, None, len(a)), a, a2)
-    if full:
-        return torch.einsum("inm,ion,ipm->nmop", inner, b, b2).contiguous()
-    return torch.einsum("inm,ion,iom->nm", inner, b, b2).contiguous()
+    kernel = torch.einsum("inm,ion,ipm->nmop" if full else "inm,ion,iom->nm", inner, b, b2)
+    if own:
+        kernel = (kernel + (kernel.permute(1, 0, 3, 2) if full else kernel.t())) / 2
+    return kernel.contiguous()
 
 
 def spconv_dw_each(row_offsets: Tensor, columns: Tensor, x: Tensor, grad: Tensor, geometry: list[int]) -> Tensor:

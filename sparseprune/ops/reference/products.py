@@ -28,7 +28,7 @@ def matrix(values: Tensor, offsets: Tensor, indices: Tensor, order: Tensor | Non
     """W as a dense matrix `[M, K]`."""
     at = row_numbers(offsets, len(indices)) * columns + indices
     flat = values.new_zeros((len(offsets) - 1) * columns)
-    return flat.index_put((at,), values if order is None else values[order.long()]).view(-1, columns)
+    return flat.index_put((at,), values if order is None else values[order.long()]).view(len(offsets) - 1, columns)
 
 
 def transpose(x: Tensor) -> Tensor:
