@@ -62,11 +62,11 @@ class Products:
         batches = self.x.split(self.batch_size)
         total = torch.zeros(self.size, dtype=torch.float64)
         for column in self.columns:
-            gradient = [torch.zeros_like(p) for p in self.parameters.values()]
+            direction = {name: torch.zeros_like(p) for name, p in self.parameters.items()}
             for batch, part in zip(batches, parts, strict=True):
-                _, pull = vjp(self._outputs(batch, column), self.parameters)
-                torch._foreach_add_(gradient, list(pull(part)[0].values()))
-            direction = dict(zip(self.parameters, gradient, strict=True))
+                pull = vjp(self._outputs(batch, column), self.parameters)[1]
+                for name, gradient in pull(part)[0].items():
+                    direction[name] += gradient
             moved = [jvp(self._outputs(batch, column), (self.parameters,), (direction,))[1] for batch in batches]
             total += torch.cat(moved).double().reshape(-1).cpu()
         self.made += 1
