@@ -6,6 +6,7 @@ stay say so.
 
 from __future__ import annotations
 
+import copy
 import json
 import subprocess
 import sys
@@ -37,7 +38,7 @@ def calls(case: cases.Ntk, density: float) -> dict[str, Callable[[Tensor], Tenso
     with torch.no_grad():
         for name, weight in prunable(dense).items():
             weight.mul_(masks[name])
-    csr, masked = (sparsify(dense, masks, layout=layout) for layout in ("csr", "masked"))
+    csr, masked = (sparsify(copy.deepcopy(dense), masks, layout=layout) for layout in ("csr", "masked"))
     ours = partial(empirical, biases=False, norms=False)
     return {
         OURS: lambda x: ours(csr, x, implementation="gram"),
