@@ -32,16 +32,16 @@ GramBlocks::GramBlocks(const Pattern& w, int64_t outputs) {
 namespace {
 
 constexpr int64_t STEP = 48, ROW_STEP = 8;  // multiples of any set's slabs
-constexpr int64_t BAND = 8 * STEP;          // most rows and columns of a tile: its sums stay in the second cache
 
-int64_t band(int64_t n) {
-  const int64_t bands = (n + BAND - 1) / BAND;
+// Rows or columns of a tile of at most so many: its sums stay in the second cache.
+int64_t band(int64_t n, int64_t most) {
+  const int64_t bands = (n + most - 1) / most;
   return bands == 0 ? STEP : ((n + bands - 1) / bands + STEP - 1) / STEP * STEP;
 }
 
 template <class T>
 std::vector<GramTile> tiles(const Gram<T>& p) {
-  const int64_t height = band(p.n), width = band(p.n2);
+  const int64_t most = p.full ? STEP : 8 * STEP, height = band(p.n, most), width = band(p.n2, most);
   std::vector<GramTile> result;
   for (int64_t n = 0; n < p.n; n += height) {
     for (int64_t m = 0; m < (p.symmetric ? n + 1 : p.n2); m += width) {

@@ -12,8 +12,9 @@ namespace sparseprune {
 template <class T>
 struct Gram {
   Pattern w;
-  const T *squares, *a, *b, *a2, *b2;  // squares: or null; [inputs, n], [rows, outputs, n]; [inputs, n2], [rows, outputs, n2]
-  T* out;                              // [n, n2]; of `full` [n, n2, outputs, outputs]
+  const T* squares;          // or null
+  const T *a, *b, *a2, *b2;  // [inputs, n], [rows, outputs, n]; [inputs, n2], [rows, outputs, n2]
+  T* out;                    // [n, n2]; of `full` [n, n2, outputs, outputs]
   int64_t n, n2, outputs;
   bool symmetric, full;  // symmetric: a2 = a and b2 = b
 

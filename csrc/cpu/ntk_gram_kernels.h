@@ -1,7 +1,9 @@
 // Gathered rows are packed into slabs, ROWS columns a term on the left and WIDE on the right, so that a cell of ROWS x WIDE
 // sums stays in registers while terms pass. Signals b of several outputs are packed alike: their products, summed over
-// outputs, multiply a neuron's sums cell by cell. `full` keeps outputs apart: a cell's sums of all pieces go to memory, and
-// for each pair of examples [outputs, outputs] is a product over pieces. (No include of its own: see simd.h.)
+// outputs, multiply a neuron's sums cell by cell. `full` keeps outputs apart: cells are held for many pieces, and then each
+// pair of examples gets [outputs, outputs] as one product over these. (No include of its own: see simd.h.)
+
+constexpr int64_t HELD_PIECES = 64;
 
 // row * factor [* scale] in slabs of WIDTH columns that lie `step` apart, 0 behind the last column.
 template <int WIDTH, bool SCALED, class T>
@@ -45,26 +47,27 @@ class GramSum {
         tile_(tile),
         rows_((tile.row_end - tile.row + ROWS - 1) / ROWS),
         columns_((tile.columns(tile.row_end) + WIDE - 1) / WIDE),
-        most_(most_pieces),
+        slots_(p.full ? std::max(HELD_PIECES, most_pieces) : 1),
         padded_((p.outputs + ROWS - 1) / ROWS * ROWS),
         entries_(GramBlocks::TERMS, rows_, columns_),
-        signals_(p.single() ? 0 : most_ * padded_, rows_, columns_),
-        sums_(lines<T>((p.full ? most_ : rows_ * columns_) * ROWS * WIDE)) {
+        signals_(p.single() ? 0 : p.full ? slots_ * padded_ : most_pieces * p.outputs, rows_, columns_),
+        sums_(lines<T>(rows_ * columns_ * slots_ * ROWS * WIDE)) {
     if (p.full) {
       for (int64_t n = tile.row; n < tile.row_end; ++n) {
         std::fill_n(pair(n, tile.column), tile.columns(n + 1) * p.outputs * p.outputs, T(0));
       }
-      std::fill_n(signals_.left.get(), most_ * padded_ * rows_ * ROWS, T(0));
+      std::fill_n(signals_.left.get(), slots_ * padded_ * rows_ * ROWS, T(0));
     } else {
       std::fill_n(sums_.get(), rows_ * columns_ * ROWS * WIDE, T(0));
     }
   }
 
   void add(const Piece* begin, const Piece* end) {
+    if (p_.full && held_ + (end - begin) > slots_) spread();
     entries_.count = signals_.count = 0;
     for (const Piece* piece = begin; piece < end; ++piece) {
       gather(*piece);
-      if (p_.full) gather_apart(*piece, piece - begin);
+      if (p_.full) gather_apart(*piece, held_ + (piece - begin));
       else if (!p_.single()) gather_signals(*piece);
     }
     for (int64_t c = 0; c < columns_; ++c) {
@@ -75,10 +78,12 @@ class GramSum {
         else if (columns > 0) cell<1>(begin, end, r, c);
       }
     }
+    if (p_.full) held_ += end - begin;
   }
 
   // To the result and its mirror image.
-  void store() const {
+  void store() {
+    if (p_.full) spread();
     for (int64_t n = tile_.row; n < tile_.row_end; ++n) {
       const int64_t columns = tile_.columns(n + 1), r = n - tile_.row;
       for (int64_t c = 0; c < columns && !p_.full; c += WIDE) {
@@ -90,7 +95,7 @@ class GramSum {
   }
 
  private:
-  T* cell_sums(int64_t r, int64_t c) const { return sums_.get() + (r * columns_ + c) * ROWS * WIDE; }
+  T* cell_sums(int64_t r, int64_t c) const { return sums_.get() + (r * columns_ + c) * slots_ * ROWS * WIDE; }
   // What of the result two examples have.
   T* pair(int64_t n, int64_t m) const { return p_.out + (n * p_.n2 + m) * (p_.full ? p_.outputs * p_.outputs : 1); }
 
@@ -99,8 +104,10 @@ class GramSum {
       *pair(m, n) = *pair(n, m);
       return;
     }
+    const T* const from = pair(n, m);
+    T* const to = pair(m, n);
     for (int64_t o = 0; o < p_.outputs; ++o) {
-      for (int64_t k = 0; k < (n == m ? o : p_.outputs); ++k) pair(m, n)[k * p_.outputs + o] = pair(n, m)[o * p_.outputs + k];
+      for (int64_t k = 0; k < (n == m ? o : p_.outputs); ++k) to[k * p_.outputs + o] = from[o * p_.outputs + k];
     }
   }
 
@@ -108,8 +115,9 @@ class GramSum {
     for (int32_t j = piece.begin; j < piece.end; ++j) {
       const T *const left = p_.a + p_.w.indices[j] * p_.n, *const right = p_.a2 + p_.w.indices[j] * p_.n2;
       const T square = p_.squares == nullptr ? T(1) : p_.squares[j];
-      if (!p_.single()) entries_.template add<false>(tile_, square, left, right, nullptr, nullptr);
-      else entries_.template add<true>(tile_, square, left, right, p_.b + piece.neuron * p_.n, p_.b2 + piece.neuron * p_.n2);
+      const T *const b = p_.b + piece.neuron * p_.n, *const b2 = p_.b2 + piece.neuron * p_.n2;
+      if (p_.single()) entries_.template add<true>(tile_, square, left, right, b, b2);
+      else entries_.template add<false>(tile_, square, left, right, nullptr, nullptr);
     }
   }
   void gather_signals(const Piece& piece) {
@@ -120,10 +128,11 @@ class GramSum {
   // Example by example: [piece, output], a row of outputs filled up to ROWS.
   void gather_apart(const Piece& piece, int64_t at) {
     for (int64_t o = 0; o < p_.outputs; ++o) {
-      const T *const b = p_.b + (piece.neuron * p_.outputs + o) * p_.n, *const b2 = p_.b2 + (piece.neuron * p_.outputs + o) * p_.n2;
+      const int64_t signal = piece.neuron * p_.outputs + o;
+      const T *const b = p_.b + signal * p_.n, *const b2 = p_.b2 + signal * p_.n2;
       T *const left = signals_.left.get() + at * padded_ + o, *const right = signals_.right.get() + at * padded_ + o;
-      for (int64_t n = tile_.row; n < tile_.row_end; ++n) left[(n - tile_.row) * most_ * padded_] = b[n];
-      for (int64_t m = 0; m < tile_.columns(tile_.row_end); ++m) right[m * most_ * padded_] = b2[tile_.column + m];
+      for (int64_t n = tile_.row; n < tile_.row_end; ++n) left[(n - tile_.row) * slots_ * padded_] = b[n];
+      for (int64_t m = 0; m < tile_.columns(tile_.row_end); ++m) right[m * slots_ * padded_] = b2[tile_.column + m];
     }
   }
 
@@ -145,7 +154,7 @@ class GramSum {
   // Slab r of rows by the first R vectors of slab c of columns.
   template <int R>
   void cell(const Piece* begin, const Piece* end, int64_t r, int64_t c) {
-    T* out = p_.full ? sums_.get() : cell_sums(r, c);
+    T* out = cell_sums(r, c) + held_ * ROWS * WIDE;
     V sum[ROWS][R];
     if (p_.single()) {
       products<R>(entries_.row(r, 0), entries_.column(c, 0), entries_.count, sum);
@@ -155,63 +164,63 @@ class GramSum {
       }
       return;
     }
-    for (int64_t term = 0, signal = 0, n = 0; n < end - begin; ++n, signal += p_.outputs) {
-      const int64_t terms = begin[n].end - begin[n].begin;
+    int64_t term = 0, signal = 0;
+    for (const Piece* piece = begin; piece < end; term += piece->end - piece->begin, ++piece) {
       if (p_.full) {
-        products<R>(entries_.row(r, term), entries_.column(c, term), terms, sum);
-        UNROLL for (int i = 0; i < ROWS * R; ++i) sum[i / R][i % R].store(out + n * ROWS * WIDE + i / R * WIDE + i % R * LANES);
-      } else {
-        alignas(64) T weights[ROWS * R * LANES];
-        products<R>(signals_.row(r, signal), signals_.column(c, signal), p_.outputs, sum);
-        UNROLL for (int i = 0; i < ROWS * R; ++i) sum[i / R][i % R].store(weights + i * LANES);
-        products<R>(entries_.row(r, term), entries_.column(c, term), terms, sum);
-        UNROLL for (int i = 0; i < ROWS * R; ++i) {
-          T* const at = out + i / R * WIDE + i % R * LANES;
-          V total = V::load(at);
-          total.add_product(V::load(weights + i * LANES), sum[i / R][i % R]);
-          total.store(at);
-        }
+        products<R>(entries_.row(r, term), entries_.column(c, term), piece->end - piece->begin, sum);
+        UNROLL for (int i = 0; i < ROWS * R; ++i) sum[i / R][i % R].store(out + i / R * WIDE + i % R * LANES);
+        out += ROWS * WIDE;
+        continue;
       }
-      term += terms;
+      alignas(64) T weights[ROWS * R * LANES];
+      products<R>(signals_.row(r, signal), signals_.column(c, signal), p_.outputs, sum);
+      UNROLL for (int i = 0; i < ROWS * R; ++i) sum[i / R][i % R].store(weights + i * LANES);
+      products<R>(entries_.row(r, term), entries_.column(c, term), piece->end - piece->begin, sum);
+      UNROLL for (int i = 0; i < ROWS * R; ++i) {
+        T* const at = out + i / R * WIDE + i % R * LANES;
+        V total = V::load(at);
+        total.add_product(V::load(weights + i * LANES), sum[i / R][i % R]);
+        total.store(at);
+      }
+      signal += p_.outputs;
     }
-    if (p_.full) spread(end - begin, r, c, R * LANES);
   }
 
-  // out[n, m, o, p] += sum over pieces of sums[n, m] b[n, o] b2[m, p], for the examples of a cell.
-  void spread(int64_t pieces, int64_t r, int64_t c, int64_t wide) const {
-    const int64_t row_end = std::min(tile_.row + (r + 1) * ROWS, tile_.row_end);
-    for (int64_t n = tile_.row + r * ROWS; n < row_end; ++n) {
-      const int64_t end = std::min(tile_.columns(n + 1), c * WIDE + wide);
-      for (int64_t m = c * WIDE; m < end; ++m) {
-        const T* const sums = sums_.get() + (n - tile_.row) % ROWS * WIDE + m - c * WIDE;
-        const T* const left = signals_.left.get() + (n - tile_.row) * most_ * padded_;
-        const T* const right = signals_.right.get() + m * most_ * padded_;
+  // out[n, m, o, k] += sum over the pieces held of sums[n, m] b[n, o] b2[m, k].
+  void spread() {
+    for (int64_t n = 0; n < tile_.row_end - tile_.row; ++n) {
+      for (int64_t m = 0; m < tile_.columns(tile_.row + n + 1); ++m) {
+        const T* const sums = cell_sums(n / ROWS, m / WIDE) + n % ROWS * WIDE + m % WIDE;
+        const T* const left = signals_.left.get() + n * slots_ * padded_;
+        const T* const right = signals_.right.get() + m * slots_ * padded_;
+        T* const to = pair(tile_.row + n, tile_.column + m);
         for (int64_t o = 0; o < p_.outputs; o += ROWS) {
-          for (int64_t k = 0; k < p_.outputs; k += LANES) {
-            outputs(pieces, sums, left + o, right + k, pair(n, tile_.column + m) + o * p_.outputs + k,
-                    std::min<int64_t>(p_.outputs - o, ROWS), V::part(std::min<int64_t>(p_.outputs - k, LANES)));
-          }
+          for (int64_t k = 0; k < p_.outputs; k += LANES) outputs(sums, left + o, right + k, to + o * p_.outputs + k, o, k);
         }
       }
     }
+    held_ = 0;
   }
 
-  void outputs(int64_t pieces, const T* sums, const T* left, const T* right, T* out, int64_t rows,
-               typename V::Part part) const {
+  // ROWS outputs from o on by LANES from k on, of a pair of examples.
+  void outputs(const T* sums, const T* left, const T* right, T* to, int64_t o, int64_t k) const {
+    const int64_t rows = std::min<int64_t>(p_.outputs - o, ROWS);
+    const auto part = V::part(static_cast<int>(std::min<int64_t>(p_.outputs - k, LANES)));
     V total[ROWS];
-    UNROLL for (int o = 0; o < ROWS; ++o) total[o] = V::zero();
-    for (; pieces > 0; --pieces, sums += ROWS * WIDE, left += padded_, right += padded_) {
+    UNROLL for (int i = 0; i < ROWS; ++i) total[i] = V::zero();
+    for (int64_t h = 0; h < held_; ++h, sums += ROWS * WIDE, left += padded_, right += padded_) {
       const V x = {V::load(right, part).v * V::all(*sums).v};
-      UNROLL for (int o = 0; o < ROWS; ++o) total[o].add_product(V::all(left[o]), x);
+      UNROLL for (int i = 0; i < ROWS; ++i) total[i].add_product(V::all(left[i]), x);
     }
-    for (int64_t o = 0; o < rows; ++o) (V::load(out + o * p_.outputs, part) + total[o]).store(out + o * p_.outputs, part);
+    for (int64_t i = 0; i < rows; ++i, to += p_.outputs) (V::load(to, part) + total[i]).store(to, part);
   }
 
   const Gram<T> p_;
   const GramTile tile_;
-  const int64_t rows_, columns_, most_, padded_;  // slabs, slabs; pieces of a block; outputs, filled up to ROWS
+  const int64_t rows_, columns_, slots_, padded_;  // slabs, slabs; of sums that a cell has; outputs, filled up to ROWS
+  int64_t held_ = 0;                               // slots in use, of `full`
   Terms entries_, signals_;
-  Lines<T> sums_;  // of the tile, cell after cell; of `full`: of a cell, piece after piece
+  Lines<T> sums_;  // of the tile, cell after cell
 };
 
 template <class T>

@@ -23,9 +23,12 @@ struct Padded {
   const T* x;
 
   Padded(const Tensor& given, const Geometry& g)
-      : height(given.size(1) + g.before[0] + g.after[0]), width(given.size(2) + g.before[1] + g.after[1]), x(data<T>(given)) {
+      : height(given.size(1) + g.before[0] + g.after[0]),
+        width(given.size(2) + g.before[1] + g.after[1]),
+        x(data<T>(given)) {
     if (height == given.size(1) && width == given.size(2)) return;
-    const int64_t channels = given.size(0), batch = given.size(3), line = given.size(2) * batch, plane = height * width * batch;
+    const int64_t channels = given.size(0), batch = given.size(3);
+    const int64_t line = given.size(2) * batch, plane = height * width * batch;
     copy = lines<T>(channels * plane);
     torch::stable::parallel_for(0, channels, 1 + (1 << 16) / (plane + 1), [&](int64_t begin, int64_t end) {
       std::fill(copy.get() + begin * plane, copy.get() + end * plane, T(0));
@@ -72,7 +75,8 @@ Tensor spconv_dw_each_cpu(Tensor row_offsets, Tensor columns, Tensor x, Tensor g
   STD_TORCH_CHECK(grad.dim() == 5 && grad.scalar_type() == type, OP, ": grad must be [M, OH, OW, O, N] of x's dtype");
   const int64_t wanted[] = {w.rows, g.output(0, x.size(1)), g.output(1, x.size(2)), grad.size(3), x.size(3)};
   for (int64_t i = 0; i < 5; ++i) {
-    STD_TORCH_CHECK(grad.size(i) == wanted[i], OP, ": grad must have ", wanted[i], " along dimension ", i, ", got ", grad.size(i));
+    STD_TORCH_CHECK(grad.size(i) == wanted[i], OP, ": grad must have ", wanted[i], " along dimension ", i, ", got ",
+                    grad.size(i));
   }
   x = torch::stable::contiguous(x);
   grad = torch::stable::contiguous(grad);

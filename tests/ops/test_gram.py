@@ -83,7 +83,7 @@ def test_gram_agrees_with_fp64(rng, shape, density, dtype) -> None:
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize(("shape", "n", "n2"), [((40, 200), 400, None), ((5, 100), 800, None), ((20, 150), 390, 50)])
+@pytest.mark.parametrize(("shape", "n", "n2"), [((9, 60), 400, None), ((3, 40), 780, None), ((20, 150), 390, 50)])
 def test_tiles_of_many_examples(rng, shape, n, n2, dtype) -> None:
     for outputs in (1, 2):
         drawn = gram(rng, shape, 0.3, outputs, n, dtype, n2)
@@ -116,10 +116,10 @@ def test_one_side_may_stand_for_both(rng) -> None:
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize(("outputs", "full"), [(1, False), (3, False), (3, True)])
-@pytest.mark.parametrize(("n", "n2"), [(130, None), (66, 40), (600, None)])
+@pytest.mark.parametrize(("n", "n2"), [(130, None), (66, 40), (400, None)])
 def test_the_same_bits_at_any_number_of_threads(rng, n, n2, outputs, full, dtype, threads) -> None:
-    density = torch.linspace(0.9, 0.01, 200)[:, None].expand(200, 300).reshape(-1)
-    drawn = gram(rng, (200, 300), density, outputs, n, dtype, n2)
+    density = torch.linspace(0.9, 0.01, 60)[:, None].expand(60, 300).reshape(-1)
+    drawn = gram(rng, (60, 300), density, outputs, n, dtype, n2)
     found = []
     for number in (1, 2, 4):
         torch.set_num_threads(number)
@@ -184,7 +184,7 @@ def test_gradients_of_each_example_agree_with_fp64(rng, dtype) -> None:
         drawn.check(OPS.spconv_dw_each(*drawn))
 
 
-@pytest.mark.parametrize(("kernel", "stride", "size"), [(3, 1, 16), (3, 2, 16), (1, 2, 9), (7, 2, 40), (3, 1, 1)])
+@pytest.mark.parametrize(("kernel", "stride", "size"), [(3, 1, 16), (3, 2, 16), (1, 2, 9), (7, 2, 20), (3, 1, 1)])
 def test_gradients_of_layers_of_nets(rng, kernel, stride, size) -> None:
     geometry = Geometry((kernel, kernel), (stride, stride), (kernel // 2,) * 4, (1, 1), 1)
     drawn = each(rng, geometry, (size, size), 9, 11, 10, 35, 0.2, torch.float32)
