@@ -10,7 +10,7 @@ TINY = e5.Size("mlp", (4, 16), 1, 0)
 
 
 def test_rows_picture_and_claims_and_a_second_run_trains_nothing(tmp_path, monkeypatch):
-    monkeypatch.setitem(e5.QUICK, "digits", TINY)
+    monkeypatch.setattr(e5, "QUICK", TINY)
     told = []
     options = {"out": tmp_path, "quick": True, "data_dir": None}
     rows = e5.EXPERIMENT.rows(**options, progress=lambda done, total, what: told.append((done, total)))
@@ -27,7 +27,7 @@ def test_rows_picture_and_claims_and_a_second_run_trains_nothing(tmp_path, monke
 
 
 def test_seeds_are_other_trainings(tmp_path, monkeypatch):
-    monkeypatch.setitem(e5.QUICK, "digits", e5.Size("mlp", (16,), 1, 0))
+    monkeypatch.setattr(e5, "QUICK", e5.Size("mlp", (16,), 1, 0))
     runs = [e5.rows(out=tmp_path, quick=True, data_dir=None, progress=None, seed=seed) for seed in (0, 1)]
     assert [{row["key"]["seed"] for row in rows} for rows in runs] == [{0}, {1}]
 
