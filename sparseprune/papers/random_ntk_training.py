@@ -88,7 +88,16 @@ def rows(
         outcome = perform(Job(**key), dataset, out / "checkpoints" / "E5.pt", kernel)
         return {field: outcome[field] for field in _FIELDS} | kernel.found
 
-    return collect(out / "E5.jsonl", [job.key for job in jobs], compute, progress)
+    def tell(done: int, total: int, _: str) -> None:
+        if progress is not None:
+            progress(done, total, f"E5 {jobs[done - 1]}")
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1 if name == "digits" else threads)  # for nets this small a second one only waits
+    try:
+        return collect(out / "E5.jsonl", [job.key for job in jobs], compute, tell)
+    finally:
+        torch.set_num_threads(threads)
 
 
 def picture(rows: list[Row], path: Path) -> None:
