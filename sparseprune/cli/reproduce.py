@@ -38,7 +38,7 @@ def reproduce(
     """Run a paper's experiments again: rows, a picture beside the paper's numbers, and a verdict for each claim.
 
     Rows go to OUT/ITEM.jsonl as they come, the picture to OUT/ITEM.png; the same command again resumes. Intervals are
-    3.5 standard errors to either side.
+    3.5 standard errors to either side, or 95 % ones where a verdict says so.
     """
     from rich.console import Console
 

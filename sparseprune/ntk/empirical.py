@@ -69,8 +69,9 @@ def empirical(
         RuntimeError: implementation="gram" on a model that it cannot treat; it names the parameter.
 
     Cost:
-        gram: O backward passes for every tile, N1 N2 (nnz + outputs O) for a linear layer and O N1 N2 nnz for one used
-        at several positions; memory the result and two tiles. jacobian: O N1 N2 parameters, memory O chunk parameters.
+        gram: O backward passes for every pair of tiles, N1 N2 (nnz + outputs O) for a linear layer and O N1 N2 nnz for
+        one used at several positions; memory the result and two tiles. jacobian: O N1 N2 parameters, memory O chunk
+        parameters.
 
     Reference:
         Jacot et al., "Neural Tangent Kernel", 2018, arXiv 1806.07572.
@@ -82,9 +83,7 @@ def empirical(
     model = _checked(model, parameters)
     output = _first_output(model, x1, x2)
     x2 = None if x2 is x1 else x2
-    wanted = included(model, biases=biases, norms=norms)
-    if not wanted:
-        raise ValueError("empirical: model must have parameters that require grad and count, got none")
+    wanted = _wanted(model, biases=biases, norms=norms)
     common: dict[str, Any] = {"parameters": parameters, "full": outputs == "full", "chunk": chunk, "progress": progress}
     found = probe(model, x1, output, wanted) if implementation != "jacobian" else None
     if found is not None and found.obstacle is not None:
@@ -117,7 +116,7 @@ def choose(model: nn.Module, x: Tensor, *, parameters: Literal["kept", "all"] = 
     _check_option("parameters", parameters)
     model = _checked(model, parameters)
     output = _first_output(model, x, None)
-    obstacle = probe(model, x, output, included(model, biases=True, norms=True)).obstacle
+    obstacle = probe(model, x, output, _wanted(model, biases=True, norms=True)).obstacle
     if obstacle is not None:
         return Choice("jacobian", obstacle)
     return Choice("gram", "every trainable parameter is used by its own layer alone, and its part agrees with autograd")
@@ -129,6 +128,13 @@ def _checked(model: nn.Module, parameters: str) -> nn.Module:
         raise ValueError("empirical: model must be whole on every rank, got parameters spread over ranks")
     check_model(model, parameters)
     return model
+
+
+def _wanted(model: nn.Module, *, biases: bool, norms: bool) -> dict[str, nn.Parameter]:
+    wanted = included(model, biases=biases, norms=norms)
+    if not wanted:
+        raise ValueError("empirical: model must have parameters that require grad and count, got none")
+    return wanted
 
 
 def _check_option(name: str, value: object) -> None:

@@ -38,7 +38,8 @@ def gram(
         chunk = max(1, TILE // max(1, found.bytes_per_example))
 
     def product(one: Tile, two: Tile) -> Tensor:
-        kernel = x1.new_zeros(one.examples, two.examples, *((one.outputs, two.outputs) if full else ()))
+        shape = one.examples, two.examples, *((one.outputs, two.outputs) if full else ())
+        kernel = next(iter(wanted.values())).new_zeros(shape)  # not of x1, which may be of integers
         for _, part in _parts(one, two, kept, full):
             kernel += part
         return kernel

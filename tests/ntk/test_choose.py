@@ -135,3 +135,9 @@ def test_bad_arguments_are_told():
         ntk.choose(ready(lenet()), normal(2, 1, 10, 10), parameters="every")
     with pytest.raises(ValueError, match="csr layout"):
         ntk.choose(pruned(ready(lenet()), 0.3, "bool", "csr"), normal(2, 1, 10, 10), parameters="all")
+
+
+def test_a_model_without_parameters_that_count_is_refused():
+    frozen = nn.Linear(3, 2).requires_grad_(False)
+    with pytest.raises(ValueError, match="must have parameters that require grad and count, got none"):
+        ntk.choose(frozen, torch.ones(2, 3))

@@ -238,3 +238,12 @@ def test_a_norm_without_running_statistics_mixes_examples():
 
 def test_a_fresh_sparse_layer_is_dense():
     assert_agrees(ready(nn.Sequential(SparseConv2d(2, 3, 2), nn.Flatten())), normal(3, 2, 3, 3))
+
+
+@pytest.mark.parametrize("outputs", ["trace", "full"])
+def test_integer_inputs_give_a_kernel_of_the_parameters_dtype(outputs):
+    table = nn.Embedding(10, 4).requires_grad_(False)
+    model = nn.Sequential(table, nn.Flatten(), nn.Linear(12, 5), nn.Tanh(), nn.Linear(5, 2)).double()
+    x = torch.arange(12).reshape(4, 3) % 10
+    wanted = ntk.empirical(model, x, outputs=outputs, implementation="jacobian")
+    torch.testing.assert_close(ntk.empirical(model, x, outputs=outputs, implementation="gram"), wanted)
