@@ -133,9 +133,8 @@ double ConvPlan::cost(const Cut& cut, const Load& load) const {
   const auto rows = static_cast<double>(rows_.reach(cut.height)), columns = static_cast<double>(columns_.reach(cut.width));
   const auto panels = static_cast<double>(cut.panels), entries = static_cast<double>(load.entries);
   const bool once = cut.height * rows_.own_step >= rows_.own && cut.width * columns_.own_step >= columns_.own;
-  const double list = once ? 0 : 12 * entries, used = (rows * columns * pixel * channels + list) / panels;
-  const bool above = rows * static_cast<double>(columns_.other) * pixel * channels + list < CACHE;
-  const bool beside = rows * columns * pixel * channels + list < CACHE;
+  const double list = once ? 0 : 12 * entries, all = rows * columns * pixel * channels + list, used = all / panels;
+  const bool above = rows * static_cast<double>(columns_.other) * pixel * channels + list < CACHE, beside = all < CACHE;
   const double new_rows = above ? std::min(rows, static_cast<double>(cut.height * rows_.step)) : rows;
   const double new_columns = beside ? std::min(columns, static_cast<double>(cut.width * columns_.step)) : columns;
   const double own = static_cast<double>(cut.height * cut.width) * pixel;
