@@ -13,16 +13,11 @@ from sparseprune.plots import accuracy_against_density
 from sparseprune.results import Results, identity
 from sparseprune.summary import Line, Stat, summarise, table
 
+from .one_thread import one_thread
+
+__all__ = ["one_thread"]  # for every test here
+
 SMALL = {"densities": (0.3,), "methods": ("magnitude/threshold", "magnitude/multinomial"), "seeds": 2, "epochs": 1}
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """As `sparseprune run` trains on the digits: a second thread would wait for the first."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -1,12 +1,5 @@
-"""Layers of test size gain nothing from a second thread, and lose much where other work holds it."""
+"""All of these tests on one thread."""
 
-import pytest
-import torch
+from ..one_thread import one_thread
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+__all__ = ["one_thread"]
