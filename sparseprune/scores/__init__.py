@@ -2,10 +2,11 @@
 
 from ._registry import Score, get, names, register
 from .grasp import GraSP
+from .imp import IMP
 from .magnitude import Magnitude
 from .random import Random
 from .sketch import Sketch
 from .snip import SNIP
 from .synflow import SynFlow
 
-__all__ = ["SNIP", "GraSP", "Magnitude", "Random", "Score", "Sketch", "SynFlow", "get", "names", "register"]
+__all__ = ["IMP", "SNIP", "GraSP", "Magnitude", "Random", "Score", "Sketch", "SynFlow", "get", "names", "register"]
