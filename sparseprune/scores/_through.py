@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
 
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from ..prunable import layers
+from ._registry import Train
 
 
-def given(who: str, train: Callable[..., Any] | None) -> Callable[..., Any]:
+def given(who: str, train: Train | None) -> Train:
     """Return `train`; raise where there is none."""
     if train is None:
         raise ValueError(f"{who}: train must be a callable (model, steps, start=0) such as training.Trainer, got None")

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import nn
 
 from ..prunable import prunable
-from ._registry import register
+from ._registry import Train, register
 from ._through import Times, given, through
 
 
@@ -50,7 +49,7 @@ class IMP:
         """Return the levels at which 0.8 of the weights stay, or a little more to end at `density`."""
         return max(1, math.ceil(math.log(density) / math.log(0.8) - 1e-9))  # .8^3 is three levels in floating point too
 
-    def prepared(self, model: nn.Module, *, train: Callable[..., Any]) -> nn.Module:
+    def prepared(self, model: nn.Module, *, train: Train) -> nn.Module:
         """Return a copy of the dense net at step r; `train` must give the same each time."""
         net = copy.deepcopy(model)
         if self.rewind:
@@ -65,6 +64,6 @@ class IMP:
             for name in kept:
                 weights[name].mul_(masks[name])
         through(net, {name: Times(mask) for name, mask in kept.items()})
-        train(net, None, **({"start": self.rewind} if self.rewind else {}))
+        train(net, None, *([self.rewind] if self.rewind else []))
         trained = {name: weights[name].detach().abs().to(w.device) for name, w in prunable(model).items()}
         return {name: w * kept[name] if name in kept else w for name, w in trained.items()}
