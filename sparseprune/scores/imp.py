@@ -58,7 +58,8 @@ class IMP:
 
     def score(self, model, batches, *, loss, masks, seed, train=None) -> dict[str, torch.Tensor]:
         """Return |w| of the trained net, 0 where masked; a float mask is folded into the weights of step r."""
-        net = self.prepared(model, train=given("IMP", train))
+        train = given("IMP", train)
+        net = self.prepared(model, train=train)
         weights, kept = prunable(net), {name: mask != 0 for name, mask in (masks or {}).items()}
         with torch.no_grad():
             for name in kept:

@@ -131,7 +131,7 @@ def test_divergence_every_level_keeps_the_same_share_and_the_last_the_density_as
     """open_lth's levels keep 0.8 of what is left less one weight more, and so end at 0.8^levels only about."""
     seen, model = [], _model()
 
-    def train(net, steps):
+    def train(net, *steps):
         seen.append(sum(int((w != 0).sum()) for w in _weights(net)))
 
     total = sum(w.numel() for w in prunable(model).values())
@@ -159,7 +159,7 @@ def test_shared_weights_are_masked_in_every_layer():
     model[1].weight = model[0].weight
     masks, seen = {"0.weight": torch.eye(4) > 0}, []
     _score(IMP(), model, masks, lambda net, steps: seen.append(net(torch.ones(1, 4))))
-    torch.testing.assert_close(seen[0], model[0].weight.detach().diag()[None] ** 2)
+    torch.testing.assert_close(seen[0], prunable(model)["0.weight"].detach().diag()[None] ** 2)
 
 
 def test_errors():
