@@ -1,6 +1,7 @@
 """Scores: how much each prunable weight matters, one a file, and a registry by name."""
 
 from ._registry import Score, Train, get, names, register, steps
+from .edge_popup import EdgePopup
 from .grasp import GraSP
 from .imp import IMP
 from .magnitude import Magnitude
@@ -12,6 +13,7 @@ from .synflow import SynFlow
 __all__ = [
     "IMP",
     "SNIP",
+    "EdgePopup",
     "GraSP",
     "Magnitude",
     "Random",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
@@ -22,7 +22,7 @@ class Trainer:
     Args:
         dataset: what `sparseprune.data.load` returned.
         epochs: of the whole recipe.
-        batch_size, lr, momentum, weight_decay, milestones, gamma, seed, device, augment: as in `train`.
+        batch_size, lr, momentum, weight_decay, milestones, gamma, seed, device, augment, schedule: as in `train`.
         progress: called as progress(steps of the recipe done, steps in all) after each step.
 
     Raises:
@@ -40,6 +40,7 @@ class Trainer:
     seed: int = 0
     device: str | torch.device = "cpu"
     augment: bool = False
+    schedule: str = "steps"
     progress: Callable[[int, int], None] | None = None
 
     def __post_init__(self) -> None:
@@ -64,5 +65,5 @@ class Trainer:
             run.epoch(self.progress, stop)
 
     def _recipe(self) -> dict[str, Any]:
-        names = ("epochs", "batch_size", "lr", "momentum", "weight_decay", "milestones", "gamma", "seed", "augment")
-        return recipe(self.dataset, **{name: getattr(self, name) for name in names})
+        others = ("dataset", "device", "progress")
+        return recipe(self.dataset, **{f.name: getattr(self, f.name) for f in fields(self) if f.name not in others})
