@@ -18,6 +18,8 @@ from ..data import Batches, Dataset
 from . import checkpoint as checkpoints
 from . import usage
 
+Progress = Callable[[int, int], None] | None
+
 
 @dataclass(frozen=True)
 class History:
@@ -84,7 +86,7 @@ def train(
     gamma: float = 0.1,
     seed: int = 0,
     device: str | torch.device = "cpu",
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress = None,
     checkpoint: str | Path | None = None,
     checkpoint_seconds: float = 0.0,
     augment: bool = False,
@@ -126,12 +128,7 @@ def train(
     if path is not None:
         run.resume(path)
     usage.reset_peak(run.device)
-    saved = time.monotonic()
-    while run.done < run.total:
-        run.epoch(progress)
-        if path is not None and time.monotonic() - saved >= checkpoint_seconds:
-            run.save(path)
-            saved = time.monotonic()
+    run.advance(run.total, progress, path, checkpoint_seconds)
     peak = usage.peak(run.device)
     accuracy = evaluate(model, run.dataset.test_inputs, run.dataset.test_targets)
     return History(tuple(run.losses), accuracy, run.steps.median_ms(), peak)
@@ -190,15 +187,24 @@ class Run:
         passed = sum(epoch >= milestone for milestone in self.recipe["milestones"])
         return self.recipe["lr"] * self.recipe["gamma"] ** passed
 
-    def epoch(self, progress: Callable[[int, int], None] | None, stop: int | None = None) -> None:
-        """Take what is left of an epoch, or up to step `stop` of the run.
+    def advance(self, stop: int, progress: Progress, path: Path | None, seconds: float) -> None:
+        """Go on to step `stop`; write a checkpoint after an epoch where `seconds` have passed since the last."""
+        saved = time.monotonic()
+        while self.done < stop:
+            self.epoch(progress, stop)
+            if path is not None and time.monotonic() - saved >= seconds:
+                self.save(path)
+                saved = time.monotonic()
+
+    def epoch(self, progress: Progress, stop: int) -> None:
+        """Take what is left of an epoch, at most up to step `stop`.
 
         The mean loss is fetched once, so that a GPU is not waited for at every step.
         """
         index, first = divmod(self.done, len(self.batches))
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate(index)
-        last = len(self.batches) if stop is None else min(len(self.batches), first + stop - self.done)
+        last = min(len(self.batches), first + stop - self.done)
         total, seen = torch.zeros((), device=self.device), 0
         batches = self.batches.at(index)
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
