@@ -90,6 +90,10 @@ class Popup(nn.Module):
         self.kept = weight.numel() - int((1 - density) * weight.numel())
         self.register_buffer("mask", mask)
 
+    def extra_repr(self) -> str:
+        """Return what the state does not hold."""
+        return f"kept={self.kept}"
+
     def rank(self) -> Tensor:
         """Return |s|, 0 where masked."""
         return self.scores.abs() if self.mask is None else self.scores.abs() * (self.mask != 0)

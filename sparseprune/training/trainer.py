@@ -82,8 +82,8 @@ class Trainer:
 
 
 def _digest(model: nn.Module, recipe: dict[str, Any], stop: int) -> str:
-    """Return what tells one call from another: the state of the model, the recipe and the steps."""
-    digest = hashlib.sha256(repr((sorted(recipe.items()), stop)).encode())
+    """Return what tells one call from another: the model as it prints, its state, the recipe and the steps."""
+    digest = hashlib.sha256(repr((model, sorted(recipe.items()), stop)).encode())
     for name, value in model.state_dict().items():
         digest.update(name.encode())
         digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())

@@ -109,6 +109,35 @@ def test_an_interrupted_imp_goes_on_where_it_was(tmp_path):
     assert pruned(**kept) == expected and not taken
 
 
+def test_what_a_call_is_kept_for_is_that_call_alone(tmp_path):
+    """Not one of other weights, steps, recipe or (the same state, another function) net."""
+    taken = []
+
+    def calls(**options):
+        return Trainer(
+            tiny(), **{**RECIPE, **options}, checkpoints=tmp_path, progress=lambda *steps: taken.append(steps)
+        )
+
+    calls()(net(), 2)
+    for trainer, model, steps in (
+        (calls(), net(), (3,)),
+        (calls(), net(), (2, 1)),
+        (calls(lr=0.01), net(), (2,)),
+        (calls(), net(0.5), (2,)),
+        (calls(), net().requires_grad_(False).append(nn.Linear(3, 3)), (2,)),
+    ):
+        taken.clear()
+        trainer(model, *steps)
+        assert taken
+    for density in (0.3, 0.6):
+        taken.clear()
+        prune(net(), density, score="edge_popup", train=calls())
+        assert taken
+    taken.clear()
+    calls()(net(), 2)
+    assert not taken
+
+
 @pytest.mark.parametrize(
     ("steps", "start", "message"),
     [
