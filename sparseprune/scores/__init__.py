@@ -1,11 +1,30 @@
 """Scores: how much each prunable weight matters, one a file, and a registry by name."""
 
 from ._registry import Score, get, names, register
+from .force import FORCE
 from .grasp import GraSP
+from .grasp_it import GRASPIt
+from .iter_snip import IterSNIP
 from .magnitude import Magnitude
+from .prospr import ProsPr
 from .random import Random
 from .sketch import Sketch
 from .snip import SNIP
 from .synflow import SynFlow
 
-__all__ = ["SNIP", "GraSP", "Magnitude", "Random", "Score", "Sketch", "SynFlow", "get", "names", "register"]
+__all__ = [
+    "FORCE",
+    "SNIP",
+    "GRASPIt",
+    "GraSP",
+    "IterSNIP",
+    "Magnitude",
+    "ProsPr",
+    "Random",
+    "Score",
+    "Sketch",
+    "SynFlow",
+    "get",
+    "names",
+    "register",
+]
