@@ -1,6 +1,6 @@
 """Scores: how much each prunable weight matters, one a file, and a registry by name."""
 
-from ._registry import Score, get, names, register
+from ._registry import Score, Train, get, names, register, steps
 from .force import FORCE
 from .grasp import GraSP
 from .grasp_it import GRASPIt
@@ -24,7 +24,9 @@ __all__ = [
     "Score",
     "Sketch",
     "SynFlow",
+    "Train",
     "get",
     "names",
     "register",
+    "steps",
 ]
