@@ -186,7 +186,7 @@ def rank(
         raise ValueError(f"prune: train must be given for score {scorer.name!r}, got none")
     parts = {name: p for name, p in prunable(model).items() if name in found}
     if getattr(scorer, "biases", False):
-        parts |= biases(model, modules)
+        parts |= biases(model, [layer for group in found.values() for layer in group])
     shapes = {name: p.shape for name, p in parts.items()}
     on_shards = is_spread(model) and getattr(scorer, "elementwise", False)
     work = model if on_shards else replica(model)

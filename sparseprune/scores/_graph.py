@@ -126,7 +126,7 @@ def xavier(model: nn.Module, kinds: type | tuple[type, ...], seed: int) -> dict[
     """Draw new weights for the prunable layers of these kinds, N(0, 2 / (fan_in + fan_out)), on the CPU."""
     generator = torch.Generator().manual_seed(seed)
     return {
-        name: nn.init.xavier_normal_(torch.empty(m.weight.shape), generator=generator).to(m.weight)
+        name: nn.init.xavier_normal_(torch.empty(m.weight.shape), generator=generator).to(_wide(m.weight.detach()))
         for name, (m, *_) in layers(model).items()
         if isinstance(m, kinds)
     }

@@ -1,6 +1,7 @@
 """FORCE against its published loop on a frozen tiny network; pruned weights come back."""
 
 import copy
+from itertools import pairwise
 
 import pytest
 import torch
@@ -36,7 +37,7 @@ def test_pruned_weights_come_back():
     score = FORCE()
     for t in range(1, 11):
         masks.append(skeletonize(model, [batch()], kept[:t], _saliency, revive=True))
-    back = sum(int((new[n] & ~old[n]).sum()) for old, new in zip(masks, masks[1:], strict=False) for n in new)
+    back = sum(int((new[n] & ~old[n]).sum()) for old, new in pairwise(masks) for n in new)
     assert back > 0
     final = prune(model, 0.2, score=score, iterations=10, data=[batch()])
     assert all(torch.equal(final[n], masks[-1][n]) for n in final)
@@ -52,6 +53,20 @@ def test_a_pruned_weight_is_scored_by_its_dense_value_and_the_pruned_nets_gradie
     for n, w in dense.items():
         torch.testing.assert_close(got[n], (w * g[n]).abs(), rtol=1e-12, atol=1e-15)
     assert all((got[n][masks[n] == 0] > 0).any() for n in got)
+
+
+@pytest.mark.parametrize("select", ["multinomial", "without_replacement"])
+def test_weights_come_back_under_sketches_at_each_iteration(select):
+    seen = []
+
+    class Spy(FORCE):
+        def score(self, model, batches, *, masks, **rest):
+            seen.append(masks)
+            return super().score(model, batches, masks=masks, **rest)
+
+    masks = prune(net(), 0.4, score=Spy(), iterations=5, select=select, select_at="each", data=[batch()])
+    back = sum(int(((new[n] != 0) & (old[n] == 0)).sum()) for old, new in pairwise(seen[1:]) for n in new)
+    assert back > 0 and 0 < masks.kept <= 69 and all(m.isfinite().all() for m in masks.values())
 
 
 def test_the_model_keeps_its_dense_weights():

@@ -138,6 +138,14 @@ def test_divergence_the_tensorflow_versions_biases_take_part_of_the_budget():
     assert masks.kept != round(0.3 * masks.total)
 
 
+def test_only_biases_of_the_layers_that_are_pruned_compete():
+    model, batch = _model(), _batch()
+    masks = prune(model, 0.3, score=SNIP(reference="tensorflow"), data=[batch], modules=iter(["0"]))
+    scores = _snip(model, [batch], reference="tensorflow")
+    cut = torch.cat([scores["0.weight"].flatten(), scores["0.bias"]]).sort(descending=True).values[round(0.3 * 42) - 1]
+    assert torch.equal(masks["0.weight"], scores["0.weight"] >= cut) and list(masks) == ["0.weight"]
+
+
 def test_biases_at_zero_are_never_kept_in_the_tensorflow_version():
     model, batch = _model(), _batch()
     for name, p in model.named_parameters():
@@ -158,7 +166,8 @@ def test_divergence_the_pytorch_version_scores_weights_drawn_anew_in_train_mode(
     for w in prunable(model).values():
         fan_in, fan_out = w[0].numel(), w.shape[0] * w[0, 0].numel()
         w.data = torch.randn(w.shape, generator=generator).double() * (2 / (fan_in + fan_out)) ** 0.5
-    expected = _published(model.train(), x, y)
+    batch_statistics = nn.BatchNorm2d(4, track_running_stats=False)
+    expected = _published(nn.Sequential(model[0], batch_statistics, *model[2:]).double(), x, y)
     for name in expected:
         torch.testing.assert_close(got[name], expected[name], rtol=1e-5, atol=1e-8)
 
