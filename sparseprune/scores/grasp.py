@@ -39,10 +39,10 @@ class GraSP:
 
     Args:
         temperature: what outputs are divided by before the loss.
+        mode: "eval" or "train": which batch-norm statistics and dropout the passes use; None: the reference's.
         reference: "paper"; "authors" (alecwangcq/GraSP): train mode, the weights of nn.Linear drawn anew by Xavier's
             rule for the scoring, both passes summed over batches, whatever their sizes; "synflow"
             (ganguli-lab/Synaptic-Flow): the sums alone.
-        mode: "eval" or "train": which batch-norm statistics and dropout the passes use; None: the reference's.
 
     Raises:
         ValueError: another reference or mode, or a temperature that is not positive.
@@ -53,8 +53,8 @@ class GraSP:
     """
 
     temperature: float = 200.0
-    reference: str = "paper"
     mode: str | None = None
+    reference: str = "paper"
     name: ClassVar[str] = "grasp"
     iterations: ClassVar[int] = 1
     needs: ClassVar[str] = "targets"

@@ -37,10 +37,10 @@ class SNIP:
     changes neither order nor probabilities and is left out.
 
     Args:
+        mode: "eval" or "train": which batch-norm statistics and dropout the pass uses; None: the reference's.
         reference: "paper"; "tensorflow", the authors' code: biases have scores too and compete for the budget;
             "pytorch" (mil-ad/snip): train mode, weights drawn anew by Xavier's rule for the scoring; "synflow"
             (ganguli-lab/Synaptic-Flow): gradients summed over batches, whatever their sizes.
-        mode: "eval" or "train": which batch-norm statistics and dropout the pass uses; None: the reference's.
 
     Raises:
         ValueError: another reference or mode.
@@ -50,8 +50,8 @@ class SNIP:
     Reference: Lee, Ajanthan, Torr 2019, arXiv:1810.02340.
     """
 
-    reference: str = "paper"
     mode: str | None = None
+    reference: str = "paper"
     name: ClassVar[str] = "snip"
     iterations: ClassVar[int] = 1
     needs: ClassVar[str] = "targets"
