@@ -69,6 +69,17 @@ def test_weights_come_back_under_sketches_at_each_iteration(select):
     assert back > 0 and 0 < masks.kept <= 69 and all(m.isfinite().all() for m in masks.values())
 
 
+def test_the_pruned_net_is_more_sensitive_than_snips():
+    model, data = net(), [batch(40)]
+
+    def sensitivity(score):
+        masks = prune(model, 0.3, score=score, data=data)
+        kept = {n: w.detach() * masks[n] for n, w in prunable(model).items()}
+        return sum(float((kept[n] * g).abs().sum()) for n, g in gradients(model, kept, *data[0]).items())
+
+    assert min(sensitivity("force"), sensitivity("iter_snip")) > sensitivity("snip")
+
+
 def test_the_model_keeps_its_dense_weights():
     model = net()
     before = copy.deepcopy(model.state_dict())

@@ -30,7 +30,8 @@ def some_masks(model, density=0.6):
 
 def gradients(model, weights, x, y, loss=nn.functional.cross_entropy):
     """dL/dw at other values of the model's weights."""
-    return torch.func.grad(lambda w: loss(torch.func.functional_call(model, w, (x,)), y))(weights)
+    found = torch.func.grad(lambda w: loss(torch.func.functional_call(model, w, (x,)), y))(weights)
+    return {n: g.detach() for n, g in found.items()}
 
 
 def counts(total, density, steps):
