@@ -18,7 +18,7 @@ from . import densities, scores
 from . import inputs as inputs_
 from . import select as select_
 from .masks import Masks
-from .prunable import layers, prunable
+from .prunable import biases, layers, prunable
 from .replica import is_spread, replica, unwrapped
 from .shards import bounds, full, like, nonzero
 
@@ -40,7 +40,7 @@ class Ranking:
         kept: how many to keep: one global count, or name -> count.
         before: the masks that the scores were taken under; None: the dense net.
         seed: given to `rank`; `draw`: of the last selection.
-        groups: name -> groups of its convolution.
+        groups: name of a weight -> groups of its convolution; what else was scored has no mask.
     """
 
     scores: Mapping[str, Tensor]
@@ -57,7 +57,7 @@ class Ranking:
             ValueError: an unknown selector, or more asked for than it can give.
         """
         chosen = _select(select_.get(select), self.scores, self.kept, self.before, self.draw)
-        return Masks(chosen, seed=self.seed, groups=self.groups)
+        return Masks({name: chosen[name] for name in self.groups}, seed=self.seed, groups=self.groups)
 
 
 def prune(
@@ -185,6 +185,8 @@ def rank(
     if getattr(scorer, "trains", False) and train is None:
         raise ValueError(f"prune: train must be given for score {scorer.name!r}, got none")
     parts = {name: p for name, p in prunable(model).items() if name in found}
+    if getattr(scorer, "biases", False):
+        parts |= biases(model, [layer for group in found.values() for layer in group])
     shapes = {name: p.shape for name, p in parts.items()}
     on_shards = is_spread(model) and getattr(scorer, "elementwise", False)
     work = model if on_shards else replica(model)
