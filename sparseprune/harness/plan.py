@@ -69,7 +69,12 @@ class Job:
     @property
     def name(self) -> str:
         """Return sixteen hex digits of the key, for its files."""
-        return hashlib.sha256(identity(self.key).encode()).hexdigest()[:16]
+        return _digest(self.key)
+
+    @property
+    def scoring(self) -> str:
+        """Return the same of what decides the scores: jobs that differ in selector or layout alone share it."""
+        return _digest({**asdict(self), "method": self.way.ranking, "layout": None})
 
     def __str__(self) -> str:
         if self.method == DENSE:
@@ -149,6 +154,10 @@ class Plan:
             for seed in range(self.seeds)
             for method, density, layout in cells
         ]
+
+
+def _digest(key: dict[str, Any]) -> str:
+    return hashlib.sha256(identity(key).encode()).hexdigest()[:16]
 
 
 def fingerprint(dataset: Dataset) -> str:
