@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,7 @@ def ray(units: list[Unit], dataset: Dataset, folder: Path, watcher: Watcher, del
         raise ImportError('run: executor ray needs ray: pip install "sparseprune[ray]"') from None
     started = not engine.is_initialized()
     if started:
-        engine.init(include_dashboard=False, logging_level="warning")
+        engine.init(include_dashboard=False, logging_level=logging.WARNING)
     gpus = int(torch.device(units[0][0].device).type == "cuda")
     task: Any = engine.remote(num_cpus=1, num_gpus=gpus)(_remotely)
     try:
