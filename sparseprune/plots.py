@@ -143,13 +143,13 @@ def _draw_panels(panels: Panels, draw: Any, path: Path, title: str, what: str) -
 
 
 def _styles(methods: list[str]) -> dict[str, dict[str, Any]]:
-    """Return how the lines of methods look: a colour a score, a dash a selector."""
-    scores = list(dict.fromkeys(method.partition("/")[0] for method in methods))
-    colours = {score: f"C{i}" for i, score in enumerate(scores)}
+    """Return how the lines of methods look: a dash a selector, a colour a score; one of its own for any other dash."""
+    colours: dict[str, str] = {}
     found = {}
-    for method in methods:
+    for method in dict.fromkeys(methods):
         score, _, selector = method.partition("/")
-        found[method] = {"color": colours[score], "linestyle": _STYLES.get(selector, (0, (1, 3)))}
+        colour = colours.setdefault(score if selector in _STYLES else method, f"C{len(colours)}")
+        found[method] = {"color": colour, "linestyle": _STYLES.get(selector, (0, (1, 3)))}
     return found
 
 

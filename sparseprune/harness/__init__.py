@@ -1,7 +1,7 @@
 """The main job: methods x densities x seeds, pruned at initialization, trained, compared with the dense net."""
 
+from .job import BINS, WIDEST, perform
 from .main import run
-from .perform import BINS, WIDEST, perform
 from .plan import DENSE, LAYOUTS, MASKED, RECIPES, Job, Plan, Recipe, fingerprint
 from .watcher import Watcher
 
