@@ -3,9 +3,10 @@
 from ._registry import Score, get, names, register
 from .grasp import GraSP
 from .magnitude import Magnitude
+from .phew import PHEW
 from .random import Random
 from .sketch import Sketch
 from .snip import SNIP
 from .synflow import SynFlow
 
-__all__ = ["SNIP", "GraSP", "Magnitude", "Random", "Score", "Sketch", "SynFlow", "get", "names", "register"]
+__all__ = ["PHEW", "SNIP", "GraSP", "Magnitude", "Random", "Score", "Sketch", "SynFlow", "get", "names", "register"]
