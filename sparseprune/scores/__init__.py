@@ -3,6 +3,7 @@
 from ._registry import Score, Train, get, names, register, steps
 from .grasp import GraSP
 from .magnitude import Magnitude
+from .ntk_sap import NTKSAP
 from .phew import PHEW
 from .random import Random
 from .sketch import Sketch
@@ -10,6 +11,7 @@ from .snip import SNIP
 from .synflow import SynFlow
 
 __all__ = [
+    "NTKSAP",
     "PHEW",
     "SNIP",
     "GraSP",

@@ -90,28 +90,35 @@ class _Tracing(TorchFunctionMode):
             ids[index] = self.known(value) if isinstance(value, Tensor) else 0
             self._mark(target, ids)
         elif any(self.ids(t) is not None for t in _tensors((args, kwargs))):
-            rule = next((rule for rule, names in _RULES.items() if name in names), _elementwise)
             floating = [t for t in _tensors(out) if t.is_floating_point()]
             if floating:
-                self._apply(name, rule, func, out, floating, args, kwargs)
-        elif isinstance(out, Tensor):  # a weight times its mask is that weight
-            owner = next((self.names[id(t)] for t in _tensors(args) if id(t) in self.names), None)
-            if owner is not None and any(t.shape == out.shape for t in _tensors(args) if id(t) in self.names):
-                self.names[id(out)] = owner
-                self._alive.append(out)
+                rule = next((rule for rule, names in _RULES.items() if name in names), _elementwise)
+                self._apply(rule, func, out, floating, args, kwargs)
+        else:
+            self._follow_weight(func, out, list(_tensors((args, kwargs))))
         return out
 
-    def _apply(self, name: str, rule: Any, func: Any, out: Any, floating: list[Tensor], args: Any, kwargs: Any) -> None:
+    def _apply(self, rule: Any, func: Any, out: Any, floating: list[Tensor], args: Any, kwargs: Any) -> None:
         try:
-            ids = rule(self, func, out, args, kwargs)
-            for t, i in zip(floating, _tensors(ids), strict=True):
-                self._mark(t, i.expand(t.shape))
+            for t, ids in zip(floating, _tensors(rule(self, func, out, args, kwargs)), strict=True):
+                self._mark(t, ids.expand(t.shape))
         except (RuntimeError, ValueError, TypeError, IndexError, AttributeError) as error:
-            shapes = [list(t.shape) for t in _tensors((args, kwargs))]
-            raise ValueError(
-                f"{self.who}: model must be made of layers, sums, products, joins, pools and elementwise functions, got "
-                f"{name} of {shapes}, whose units cannot be followed"
-            ) from error
+            raise self._unknown(func, _tensors((args, kwargs))) from error
+
+    def _follow_weight(self, func: Any, out: Any, given: list[Tensor]) -> None:
+        """A weight times its mask is that weight; one that meets an activation must do so in a layer."""
+        weight = next((t for t in given if id(t) in self.names), None)
+        if weight is not None and isinstance(out, Tensor) and out.shape == weight.shape:
+            self.names[id(out)] = self.names[id(weight)]
+            self._alive.append(out)
+        elif weight is not None and sum(t.is_floating_point() for t in given) > 1:
+            raise self._unknown(func, given)
+
+    def _unknown(self, func: Any, given: Iterable[Tensor]) -> ValueError:
+        return ValueError(
+            f"{self.who}: model must be made of layers, sums, products, joins, pools and elementwise functions, got "
+            f"{func.__name__} of {[list(t.shape) for t in given]}, whose units cannot be followed"
+        )
 
     def ids(self, t: Any) -> Tensor | None:
         """The ids of an activation; None for any other tensor."""
@@ -229,7 +236,10 @@ def _product(t: _Tracing, a: Tensor, b: Tensor) -> Tensor:
 
 
 def _elementwise(t: _Tracing, func: Any, out: Tensor, args: Any, kwargs: Any) -> Tensor:
-    terms = [t.known(a).broadcast_to(out.shape) for a in _tensors((args, kwargs)) if t.ids(a) is not None]
+    given = list(_tensors((args, kwargs)))
+    if any(id(a) in t.names for a in given):
+        raise ValueError("a weight")
+    terms = [t.known(a).broadcast_to(out.shape) for a in given if t.ids(a) is not None]
     return t.unite(torch.stack(terms, -1), added=func.__name__ in _SUMS)
 
 

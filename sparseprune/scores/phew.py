@@ -106,7 +106,7 @@ class _Rows:
         """Return the index of one weight of each row; -1 where the row has none above zero."""
         low, high = self.cumulative[self.offsets[rows]], self.cumulative[self.offsets[rows + 1]]
         at = low + torch.rand(len(rows), dtype=torch.float64, generator=generator) * (high - low)
-        at = torch.minimum(at, high.nextafter(torch.zeros(())))  # rounding must not lead into the next row
+        at = torch.minimum(at, high.nextafter(high.new_zeros(())))  # rounding must not lead into the next row
         found = torch.searchsorted(self.cumulative, at, right=True) - 1
         return torch.where(high > low, found, -1)
 
@@ -122,8 +122,8 @@ class _Walker:
         sources = [origin for layer in layers for origin in layer.sources] + list(outputs)
         self.entries = torch.tensor([i for i, origin in enumerate(sources[: self.inputs[-1]]) if not origin])
         self.exits = torch.arange(self.inputs[-1], len(sources))
-        if not len(self.exits):
-            raise ValueError("phew: model must have an output that is computed by its layers, got none")
+        if not len(self.exits) or not any(layer.name for layer in layers):
+            raise ValueError("phew: model must compute its output by layers that can be pruned, got none")
         self._connect(sources)
 
     def _connect(self, sources: Sequence[Origin]) -> None:
