@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -92,8 +92,7 @@ class _Tracing(TorchFunctionMode):
         elif any(self.ids(t) is not None for t in _tensors((args, kwargs))):
             floating = [t for t in _tensors(out) if t.is_floating_point()]
             if floating:
-                rule = next((rule for rule, names in _RULES.items() if name in names), _elementwise)
-                self._apply(rule, func, out, floating, args, kwargs)
+                self._apply(_RULES.get(name, _elementwise), func, out, floating, args, kwargs)
         else:
             self._follow_weight(func, out, list(_tensors((args, kwargs))))
         return out
@@ -213,15 +212,13 @@ def _channels(t: _Tracing, out: Tensor, input: Tensor, weight: Tensor, matrix: T
 
 def _attention_block(t: _Tracing, out: Tensor, query: Tensor, key: Tensor, value: Tensor, *rest: Any, **named: Any):
     """nn.MultiheadAttention: three projections, attention, one projection."""
-    size, packed, out_weight = rest[0], rest[2], rest[8]
-    separate = [named.get(f"{part}_proj_weight") for part in "qkv"]
-    pieces = separate if named.get("use_separate_proj_weight") else packed.chunk(3)
+    size, heads, packed, out_weight = rest[0], rest[1], rest[2], rest[8]
+    pieces = [named[f"{part}_proj_weight"] for part in "qkv"] if packed is None else packed.chunk(3)
     q, k, v = (
         t.call(None, weight[None, ..., None], t.unite(t.known(x).reshape(-1, x.shape[-1]).T))
         for weight, x in zip(pieces, (query, key, value), strict=True)
     )
-    heads = [part.view(rest[1], 1, size // rest[1]) for part in (q, k, v)]
-    mixed = _attend(t, *heads).reshape(1, size)
+    mixed = _attend(t, *(part.view(heads, 1, size // heads) for part in (q, k, v))).reshape(1, size)
     return t.call(t.names.get(id(out_weight)), out_weight[None, ..., None], t.unite(mixed.T)).expand(out.shape)
 
 
@@ -288,7 +285,7 @@ def _refuses(t: _Tracing, func: Any, out: Any, args: Any, kwargs: Any) -> Tensor
 
 
 def _multiplies(t: _Tracing, func: Any, out: Tensor, args: Any, kwargs: Any) -> Tensor:
-    first, second = args[-2:] if func.__name__ == "baddbmm" else args[:2]
+    first, second = args[:2]
     if func.__name__.startswith("__r"):
         first, second = second, first
     if t.ids(second) is None and second.dim() == 2:  # a weight of no module
@@ -297,31 +294,38 @@ def _multiplies(t: _Tracing, func: Any, out: Tensor, args: Any, kwargs: Any) -> 
 
 
 def _attends(t: _Tracing, func: Any, out: Tensor, args: Any, kwargs: Any) -> Tensor:
-    q, k, v = chain(args, (kwargs[name] for name in ("query", "key", "value") if name in kwargs), strict=False)
-    return _attend(t, t.known(q), t.known(k), t.known(v))
+    given = dict(zip(("query", "key", "value"), args, strict=False)) | kwargs
+    return _attend(t, *(t.known(given[name]) for name in ("query", "key", "value")))
 
 
-_LAYERS: dict[str, Callable[..., Tensor]] = {
+def _rules(rule: Callable[..., Any], names: str) -> dict[str, Callable[..., Any]]:
+    return dict.fromkeys(names.split(), rule)
+
+
+_LAYERS = {
     "linear": _linear,
-    **dict.fromkeys(("conv1d", "conv2d", "conv3d"), _conv),
-    **dict.fromkeys(("conv_transpose1d", "conv_transpose2d", "conv_transpose3d"), _conv_transpose),
+    **_rules(_conv, "conv1d conv2d conv3d"),
+    **_rules(_conv_transpose, "conv_transpose1d conv_transpose2d conv_transpose3d"),
 }
-_SUMS = frozenset("add add_ __add__ __radd__ __iadd__ sub sub_ subtract __sub__ __rsub__ __isub__".split())
-_RULES: dict[Any, Sequence[str]] = {
-    _moves: (
+_SUMS = _rules(_elementwise, "add add_ __add__ __radd__ __iadd__ sub sub_ subtract __sub__ __rsub__ __isub__")
+# Any other function is elementwise.
+_RULES = {
+    **_rules(
+        _moves,
         "__get__ view view_as reshape reshape_as flatten unflatten ravel permute transpose t swapaxes movedim squeeze "
         "unsqueeze expand expand_as repeat repeat_interleave tile flip roll chunk split tensor_split unbind select "
         "narrow __getitem__ index_select diagonal pixel_shuffle pixel_unshuffle channel_shuffle unfold "
-        "cat concat concatenate stack hstack vstack"
-    ).split(),
-    _pads: ["pad"],
-    _reduces: "mean sum amax amin max min logsumexp".split(),
-    _pools: (
+        "cat concat concatenate stack hstack vstack",
+    ),
+    "pad": _pads,
+    **_rules(_reduces, "mean sum amax amin max min logsumexp"),
+    **_rules(
+        _pools,
         "max_pool1d max_pool2d max_pool3d avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d "
         "adaptive_avg_pool3d adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d lp_pool1d lp_pool2d "
-        "interpolate"
-    ).split(),
-    _multiplies: "matmul __matmul__ __rmatmul__ mm bmm".split(),
-    _attends: ["scaled_dot_product_attention"],
-    _refuses: "einsum tensordot bilinear cumsum cumprod sort topk".split(),
+        "interpolate",
+    ),
+    **_rules(_multiplies, "matmul __matmul__ __rmatmul__ mm bmm"),
+    "scaled_dot_product_attention": _attends,
+    **_rules(_refuses, "einsum tensordot bilinear cumsum cumprod sort topk"),
 }

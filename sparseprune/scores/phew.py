@@ -15,7 +15,7 @@ from ._registry import register
 from ._units import Layer, Origin, trace
 
 _WALKS = 1 << 16  # walks taken side by side
-_PATIENCE = 64  # rounds of walks without a new weight before giving up
+_PATIENCE = 16  # rounds of walks without a new weight before giving up
 
 
 @register
@@ -85,7 +85,7 @@ def _until(walker: _Walker, kept: int, total: int) -> Tensor:
         if now > found:
             last = start
         elif start - last > _PATIENCE * _WALKS:
-            raise ValueError(f"phew: density must leave weights that walks do not reach, got {kept} and reached {now}")
+            raise ValueError(f"phew: density must keep no more than walks reach, got {kept} to keep and {now} reached")
         visits, found = after, now
     order = keys.argsort()
     weights = weights[order]
