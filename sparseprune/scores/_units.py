@@ -55,8 +55,9 @@ def trace(who: str, model: nn.Module, weights: Mapping[str, Tensor], x: Tensor) 
         ValueError: an operation without a rule here.
     """
     tracing = _Tracing(who, weights)
+    buffers = {name: b.clone() for name, b in model.named_buffers()}  # a forward pass may write to them
     with tracing:
-        output = torch.func.functional_call(model, dict(weights), (x,))
+        output = torch.func.functional_call(model, {**buffers, **weights}, (x,))
     ids = [tracing.ids(t) for t in _tensors(output)]
     found = sorted(set(chain.from_iterable(i.unique().tolist() for i in ids if i is not None)) - {0.0})
     return tracing.layers, [tracing.origins[int(i)] for i in found]
@@ -107,10 +108,12 @@ class _Tracing(TorchFunctionMode):
     def _follow_weight(self, func: Any, out: Any, given: list[Tensor]) -> None:
         """A weight times its mask is that weight; one that meets an activation must do so in a layer."""
         weight = next((t for t in given if id(t) in self.names), None)
-        if weight is not None and isinstance(out, Tensor) and out.shape == weight.shape:
+        if weight is None or func.__name__ in _RULES:  # moved about, it is another
+            return
+        if isinstance(out, Tensor) and out.shape == weight.shape:
             self.names[id(out)] = self.names[id(weight)]
             self._alive.append(out)
-        elif weight is not None and sum(t.is_floating_point() for t in given) > 1:
+        elif sum(t.is_floating_point() for t in given) > 1:
             raise self._unknown(func, given)
 
     def _unknown(self, func: Any, given: Iterable[Tensor]) -> ValueError:
@@ -149,9 +152,10 @@ class _Tracing(TorchFunctionMode):
         flat = rows.reshape(-1, rows.shape[-1])
         if flat.shape[1] == 1 or bool((flat == flat[:, :1]).all()):
             return rows[..., 0]
-        distinct, where = flat.unique(dim=0, return_inverse=True)
+        runs, run = flat.unique_consecutive(dim=0, return_inverse=True)  # a channel is one run, and sorting is slow
+        distinct, which = runs.unique(dim=0, return_inverse=True)
         united = [self._mix(tuple(sorted({int(i) for i in row} - {0})), added) for row in distinct.tolist()]
-        return torch.tensor(united, dtype=torch.float64)[where].view(rows.shape[:-1])
+        return torch.tensor(united, dtype=torch.float64)[which][run].view(rows.shape[:-1])
 
     def _mix(self, ids: tuple[int, ...], added: bool) -> int:
         if len(ids) < 2:

@@ -160,7 +160,12 @@ def test_a_masked_weight_keeps_its_name():
         def forward(self, x):
             return F.linear(x, self.weight * torch.ones(3, 4))
 
+    class Transposed(nn.Linear):
+        def forward(self, x):
+            return F.linear(x, self.weight.T)
+
     assert [layer.name for layer in _trace(Masked(4, 3), torch.ones(1, 4))[0]] == ["weight"]
+    assert [layer.name for layer in _trace(Transposed(4, 4), torch.ones(1, 4))[0]] == [None]
 
 
 @pytest.mark.parametrize(
