@@ -52,12 +52,16 @@ def trace(who: str, model: nn.Module, weights: Mapping[str, Tensor], x: Tensor) 
         x: one sample, batch dimension included.
 
     Raises:
-        ValueError: an operation without a rule here.
+        ValueError: an operation without a rule here, on activations or on weights.
     """
     tracing = _Tracing(who, weights)
     buffers = {name: b.clone() for name, b in model.named_buffers()}  # a forward pass may write to them
     with tracing:
         output = torch.func.functional_call(model, {**buffers, **weights}, (x,))
+    if lost := tracing.used - {layer.name for layer in tracing.layers}:
+        raise ValueError(
+            f"{who}: weights must be used as linear or convolutional layers, got other uses of {sorted(lost)}"
+        )
     ids = [tracing.ids(t) for t in _tensors(output)]
     found = sorted(set(chain.from_iterable(i.unique().tolist() for i in ids if i is not None)) - {0.0})
     return tracing.layers, [tracing.origins[int(i)] for i in found]
@@ -70,6 +74,7 @@ class _Tracing(TorchFunctionMode):
         super().__init__()
         self.who = who
         self.names: dict[int, str] = {id(w): name for name, w in weights.items()}
+        self.used: set[str] = set()
         self.layers: list[Layer] = []
         self.origins: list[Origin] = [{}]  # by id; a unit's number is the id that stands for it alone
         self._above: list[int] = [0]  # by unit: a bit for each unit that its layer's inputs are computed from
@@ -81,6 +86,8 @@ class _Tracing(TorchFunctionMode):
         kwargs = kwargs or {}
         out = func(*args, **kwargs)
         name = func.__name__
+        if isinstance(out, Tensor):
+            self._follow_weights(func, out, _tensors((args, kwargs)))
         if name in _LAYERS and isinstance(out, Tensor):
             self._mark(out, _LAYERS[name](self, out, *args, **kwargs))
         elif name == "multi_head_attention_forward":
@@ -94,8 +101,6 @@ class _Tracing(TorchFunctionMode):
             floating = [t for t in _tensors(out) if t.is_floating_point()]
             if floating:
                 self._apply(_RULES.get(name, _elementwise), func, out, floating, args, kwargs)
-        else:
-            self._follow_weight(func, out, list(_tensors((args, kwargs))))
         return out
 
     def _apply(self, rule: Any, func: Any, out: Any, floating: list[Tensor], args: Any, kwargs: Any) -> None:
@@ -103,24 +108,19 @@ class _Tracing(TorchFunctionMode):
             for t, ids in zip(floating, _tensors(rule(self, func, out, args, kwargs)), strict=True):
                 self._mark(t, ids.expand(t.shape))
         except (RuntimeError, ValueError, TypeError, IndexError, AttributeError) as error:
-            raise self._unknown(func, _tensors((args, kwargs))) from error
+            shapes = [list(t.shape) for t in _tensors((args, kwargs))]
+            raise ValueError(
+                f"{self.who}: model must be made of layers, sums, products, joins, pools and elementwise functions, "
+                f"got {func.__name__} of {shapes}, whose units cannot be followed"
+            ) from error
 
-    def _follow_weight(self, func: Any, out: Any, given: list[Tensor]) -> None:
-        """A weight times its mask is that weight; one that meets an activation must do so in a layer."""
-        weight = next((t for t in given if id(t) in self.names), None)
-        if weight is None or func.__name__ in _RULES:  # moved about, it is another
-            return
-        if isinstance(out, Tensor) and out.shape == weight.shape:
-            self.names[id(out)] = self.names[id(weight)]
-            self._alive.append(out)
-        elif sum(t.is_floating_point() for t in given) > 1:
-            raise self._unknown(func, given)
-
-    def _unknown(self, func: Any, given: Iterable[Tensor]) -> ValueError:
-        return ValueError(
-            f"{self.who}: model must be made of layers, sums, products, joins, pools and elementwise functions, got "
-            f"{func.__name__} of {[list(t.shape) for t in given]}, whose units cannot be followed"
-        )
+    def _follow_weights(self, func: Any, out: Tensor, given: Iterable[Tensor]) -> None:
+        """Note which weights are used; a weight times its mask is that weight."""
+        for weight in (t for t in given if id(t) in self.names):
+            self.used.add(self.names[id(weight)])
+            if out.shape == weight.shape and func.__name__ in _SCALES:
+                self.names[id(out)] = self.names[id(weight)]
+                self._alive.append(out)
 
     def ids(self, t: Any) -> Tensor | None:
         """The ids of an activation; None for any other tensor."""
@@ -237,10 +237,7 @@ def _product(t: _Tracing, a: Tensor, b: Tensor) -> Tensor:
 
 
 def _elementwise(t: _Tracing, func: Any, out: Tensor, args: Any, kwargs: Any) -> Tensor:
-    given = list(_tensors((args, kwargs)))
-    if any(id(a) in t.names for a in given):
-        raise ValueError("a weight")
-    terms = [t.known(a).broadcast_to(out.shape) for a in given if t.ids(a) is not None]
+    terms = [t.known(a).broadcast_to(out.shape) for a in _tensors((args, kwargs)) if t.ids(a) is not None]
     return t.unite(torch.stack(terms, -1), added=func.__name__ in _SUMS)
 
 
@@ -312,6 +309,7 @@ _LAYERS = {
     **_rules(_conv_transpose, "conv_transpose1d conv_transpose2d conv_transpose3d"),
 }
 _SUMS = _rules(_elementwise, "add add_ __add__ __radd__ __iadd__ sub sub_ subtract __sub__ __rsub__ __isub__")
+_SCALES = frozenset(("mul", "__mul__", "__rmul__", "where", "to"))
 # Any other function is elementwise.
 _RULES = {
     **_rules(

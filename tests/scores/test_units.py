@@ -160,12 +160,17 @@ def test_a_masked_weight_keeps_its_name():
         def forward(self, x):
             return F.linear(x, self.weight * torch.ones(3, 4))
 
-    class Transposed(nn.Linear):
-        def forward(self, x):
-            return F.linear(x, self.weight.T)
-
     assert [layer.name for layer in _trace(Masked(4, 3), torch.ones(1, 4))[0]] == ["weight"]
-    assert [layer.name for layer in _trace(Transposed(4, 4), torch.ones(1, 4))[0]] == [None]
+
+
+@pytest.mark.parametrize(
+    "function",
+    [lambda n, x: torch.addmm(n.a(x), n.a(x), n.b.weight), lambda n, x: n.a(x @ n.b.weight.T)],
+    ids=["addmm", "transposed"],
+)
+def test_a_weight_used_otherwise_than_in_a_layer_is_an_error(function):
+    with pytest.raises(ValueError, match=r"test: weights must be used as linear .*, got other uses of \['b.weight'\]"):
+        _trace(Net(function), torch.ones(1, 4))
 
 
 @pytest.mark.parametrize(
@@ -173,11 +178,9 @@ def test_a_masked_weight_keeps_its_name():
     [
         lambda n, x: torch.einsum("bi,ij->bj", n.a(x), torch.ones(4, 4)),
         lambda n, x: torch.linalg.norm(n.a(x), dim=1, keepdim=True).expand(-1, 4),
-        lambda n, x: torch.addmm(n.b(x), n.a(x), n.b.weight),
-        lambda n, x: torch.addmm(x, x, n.b.weight),
         lambda n, x: nn.LSTM(4, 4)(n.a(x))[0],
     ],
-    ids=["einsum", "norm", "matrix product with a prunable weight", "the same of the input", "lstm"],
+    ids=["einsum", "norm", "lstm"],
 )
 def test_what_cannot_be_followed_is_named(function):
     with pytest.raises(ValueError, match=r"test: model must be made of .*, got \w+ of \[\[.*cannot be followed"):
