@@ -18,7 +18,7 @@ from . import densities, scores
 from . import inputs as inputs_
 from . import select as select_
 from .masks import Masks
-from .prunable import layers, prunable
+from .prunable import biases, layers, prunable
 from .replica import is_spread, replica, unwrapped
 from .shards import bounds, full, like, nonzero
 
@@ -40,7 +40,7 @@ class Ranking:
         kept: how many to keep: one global count, or name -> count.
         before: the masks that the scores were taken under; None: the dense net.
         seed: given to `rank`; `draw`: of the last selection.
-        groups: name -> groups of its convolution.
+        groups: name of a weight -> groups of its convolution; what else was scored has no mask.
     """
 
     scores: Mapping[str, Tensor]
@@ -57,7 +57,7 @@ class Ranking:
             ValueError: an unknown selector, or more asked for than it can give.
         """
         chosen = _select(select_.get(select), self.scores, self.kept, self.before, self.draw)
-        return Masks(chosen, seed=self.seed, groups=self.groups)
+        return Masks({name: chosen[name] for name in self.groups}, seed=self.seed, groups=self.groups)
 
 
 def prune(
@@ -185,6 +185,8 @@ def rank(
     if getattr(scorer, "trains", False) and train is None:
         raise ValueError(f"prune: train must be given for score {scorer.name!r}, got none")
     parts = {name: p for name, p in prunable(model).items() if name in found}
+    if getattr(scorer, "biases", False):
+        parts |= biases(model, [layer for group in found.values() for layer in group])
     shapes = {name: p.shape for name, p in parts.items()}
     on_shards = is_spread(model) and getattr(scorer, "elementwise", False)
     work = model if on_shards else replica(model)
@@ -203,7 +205,10 @@ def rank(
         for t in range(1, steps + 1):
             whole = masks if on_shards or masks is None else {name: full(mask) for name, mask in masks.items()}
             share = SCHEDULES[schedule](density, t / steps) if t < steps else density
-            wanted = {"density": share} if getattr(scorer, "needs_density", False) else {}
+            kept = _counts(shapes, share, over, distribution)
+            wanted: dict[str, Any] = {"density": share} if getattr(scorer, "needs_density", False) else {}
+            if getattr(scorer, "needs_budgets", False):
+                wanted["budgets"] = _budgets(list(shapes), kept)
             raw = scorer.score(
                 work,
                 batches(t),
@@ -214,7 +219,6 @@ def rank(
                 **wanted,
             )
             ranked = {name: like(s, parts[name]) for name, s in _ranked(scorer.name, raw, shapes).items()}
-            kept = _counts(shapes, share, over, distribution)
             if t < steps:
                 try:
                     masks = _select(selector, ranked, kept, masks, _derived(seed, 1, t))
@@ -271,6 +275,11 @@ def _counts(shapes: densities.Shapes, density: float, scope: str, distribution: 
     if distribution is None and scope == "global":
         return round(density * sum(math.prod(shape) for shape in shapes.values()))
     return densities.RULES[distribution or "uniform"](shapes, density)
+
+
+def _budgets(names: list[str], kept: select_.Kept) -> list[tuple[list[str], int]]:
+    """Which scores compete for how many places."""
+    return [(names, kept)] if isinstance(kept, int) else [([name], count) for name, count in kept.items()]
 
 
 def _derived(seed: int, purpose: int, step: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -21,14 +22,15 @@ _PATIENCE = 16  # rounds of walks without a new weight before giving up
 @register
 @dataclass(frozen=True)
 class PHEW:
-    """Score by how many random walks through the net visit a weight, until a share `density` has been visited.
+    """Score by how many random walks through the net visit a weight, until as many are visited as will be kept.
 
     Walks go forward from the input units and backward from the output units in turn, each kind taking its units round
     robin. At a unit a walk takes one of the unit's weights in a layer with probability |w| / sum |w|, which is unit by
     kernel norm and then position in the kernel. Where a unit feeds several layers, or is fed by a sum, each has equal
     chances; an identity shortcut is not taken, for what it adds to is computed from it. From a channel into a flattened
-    layer each of its features has equal chances. The walk that visits the last weight is cut there: exactly
-    round(density * total) scores are positive, and the hard threshold keeps these.
+    layer each of its features has equal chances. Visits after a budget's last weight do not count: exactly as many
+    scores are positive as are to be kept of all layers, or of each where each has its own count, and any selector
+    keeps these.
 
     Any module of linear, convolutional and attention layers joined by sums, products, concatenations, pools and
     elementwise functions is walked, as one forward pass shows it; weights of layers that cannot be pruned (attention's
@@ -45,10 +47,13 @@ class PHEW:
     needs: ClassVar[str] = "inputs"
     inputs: ClassVar[str] = "ones"
     data_free: ClassVar[bool] = True
-    needs_density: ClassVar[bool] = True
+    needs_budgets: ClassVar[bool] = True
 
-    def score(self, model, batches, *, loss, masks, seed, train=None, density: float) -> dict[str, Tensor]:
+    def score(self, model, batches, *, loss, masks, seed, train=None, budgets) -> dict[str, Tensor]:
         """Return the number of visits of each weight in float32; 0 where masked.
+
+        Args:
+            budgets: pairs (names, count): how many weights are to be visited among those of these names together.
 
         Raises:
             ValueError: an operation whose units cannot be followed, or walks that do not reach so many weights.
@@ -61,38 +66,46 @@ class PHEW:
         with switched(model, "eval", seed):
             layers, outputs = trace("phew", model, weights, x[:1])
         sizes = [w.numel() for w in weights.values()]
-        kept = round(density * sum(sizes))
-        offsets = dict(zip(weights, torch.tensor([0, *sizes]).cumsum(0).tolist(), strict=False))
-        walker = _Walker(layers, outputs, offsets, torch.Generator().manual_seed(seed))
-        visits = torch.cat([w.flatten() for w in weights.values()]).cpu().ne(0).long()
-        if kept < int(visits.sum()):
-            visits = _until(walker, kept, sum(sizes))
+        first = dict(zip(weights, itertools.accumulate([0, *sizes]), strict=False))
+        walker = _Walker(layers, outputs, first, torch.Generator().manual_seed(seed))
+        usable = torch.cat([w.flatten() for w in weights.values()]).cpu().ne(0)
+        spans = {n: torch.arange(first[n], first[n] + w.numel()) for n, w in weights.items()}
+        visits = _walk(walker, usable, [(torch.cat([spans[n] for n in names]), count) for names, count in budgets])
         parts = visits.float().split(sizes)
         return {n: part.view(w.shape).to(w.device) for (n, w), part in zip(weights.items(), parts, strict=True)}
 
 
-def _until(walker: _Walker, kept: int, total: int) -> Tensor:
-    """Walk until `kept` of `total` weights are visited; return the visits of each."""
-    visits = torch.zeros(total, dtype=torch.int64)
-    start, found, last = 0, 0, 0
-    while True:
+def _walk(walker: _Walker, usable: Tensor, budgets: list[tuple[Tensor, int]]) -> Tensor:
+    """Walk until each budget (flat indices of weights, count) is visited; return the visits of each weight."""
+    visits = torch.zeros(len(usable), dtype=torch.int64)
+    budget = torch.full((len(usable),), -1)
+    missing = [count for _, count in budgets]
+    for number, (places, count) in enumerate(budgets):
+        budget[places] = number
+        if count >= int(usable[places].count_nonzero()):  # walks would take long to find the last of them
+            visits[places], missing[number] = usable[places].long(), 0
+    start = idle = 0
+    while any(missing):
         weights, keys = walker.round(start)
-        start += _WALKS
-        after = visits + torch.bincount(weights, minlength=total)
-        now = int(after.count_nonzero())
-        if now >= kept:
-            break
-        if now > found:
-            last = start
-        elif start - last > _PATIENCE * _WALKS:
-            raise ValueError(f"phew: density must keep no more than walks reach, got {kept} to keep and {now} reached")
-        visits, found = after, now
-    order = keys.argsort()
-    weights = weights[order]
-    _, which = weights.unique(return_inverse=True)
-    first = torch.full((int(which.max()) + 1,), len(which)).scatter_reduce_(0, which, torch.arange(len(which)), "amin")
-    first = first[visits[weights[first]] == 0].sort().values  # where a weight is visited for the first time
-    return visits + torch.bincount(weights[: first[kept - found - 1] + 1], minlength=total)
+        weights = weights[keys.argsort()]
+        before = list(missing)
+        for number in (number for number, count in enumerate(missing) if count):
+            mine = weights[budget[weights] == number]
+            first = _first_visits(mine, visits)[: missing[number]]
+            missing[number] -= len(first)
+            end = len(mine) if missing[number] else int(first[-1]) + 1
+            visits += torch.bincount(mine[:end], minlength=len(visits))
+        start, idle = start + _WALKS, idle + 1 if missing == before else 0
+        if idle > _PATIENCE:
+            raise ValueError(f"phew: density must keep no more than walks reach, got {sum(missing)} more")
+    return visits
+
+
+def _first_visits(weights: Tensor, visits: Tensor) -> Tensor:
+    """Where in a sequence of weights those without visits come up first, in order."""
+    new = (visits[weights] == 0).nonzero().squeeze(1)
+    distinct, which = weights[new].unique(return_inverse=True)
+    return torch.full((len(distinct),), len(weights)).scatter_reduce_(0, which, new, "amin").sort().values
 
 
 class _Rows:

@@ -37,7 +37,9 @@ def _conv():
 
 
 def _phew(model, x, density, masks=None, seed=0):
-    return PHEW().score(model, [(x, None)], loss=F.cross_entropy, masks=masks, seed=seed, density=density)
+    total = sum(w.numel() for w in prunable(model).values())
+    budgets = [(list(prunable(model)), round(density * total))]
+    return PHEW().score(model, [(x, None)], loss=F.cross_entropy, masks=masks, seed=seed, budgets=budgets)
 
 
 def _visits(model, x, seed=0):
@@ -120,6 +122,15 @@ def test_the_hard_threshold_keeps_what_was_visited_and_all_of_it_is_on_paths():
     assert int((first.any(1) != second.any(0)).sum()) <= 1 and int((second.any(1) != last.any(0)).sum()) <= 1
 
 
+def test_layers_with_counts_of_their_own_are_walked_until_each_is_full():
+    model, x = _conv(), torch.ones(1, 2, 9, 8).double()
+    budgets = [(["0.weight"], 9), (["4.weight"], 30)]
+    scores = PHEW().score(model, [(x, None)], loss=F.cross_entropy, masks=None, seed=0, budgets=budgets)
+    assert [int((s > 0).sum()) for s in scores.values()] == [9, 30, 0]
+    masks = prune(model, 0.3, score="phew", modules=["4", "6"], input_shape=(2, 9, 8))
+    assert list(masks) == ["4.weight", "6.weight"] and masks.kept == round(0.3 * masks.total)
+
+
 def test_masks_of_a_higher_density_hold_those_of_a_lower_one():
     model, x = _mlp(), torch.ones(1, 5).double()
     low, high = _phew(model, x, 0.2), _phew(model, x, 0.6)
@@ -136,7 +147,7 @@ def test_more_weights_than_walks_reach_are_an_error():
     model[4].weight.data[:, 4] = 0  # and one that no walk back does: the two weights between them are never met
     reached = 95 - 10 - 3 - 2
     assert sum(int((s > 0).sum()) for s in _phew(model, x, reached / 95).values()) == reached
-    with pytest.raises(ValueError, match="density must keep no more than walks reach, got 81 to keep and 80 reached"):
+    with pytest.raises(ValueError, match="phew: density must keep no more than walks reach, got 1 more"):
         _phew(model, x, (reached + 1) / 95)
 
 
@@ -222,7 +233,7 @@ def test_the_model_and_the_global_generator_stay_as_they_are(dtype):
 def test_bad_input_is_an_error():
     model = _mlp()
     with pytest.raises(ValueError, match="phew: batches must hold at least one sample, got none"):
-        PHEW().score(model, [], loss=F.cross_entropy, masks=None, seed=0, density=0.1)
+        PHEW().score(model, [], loss=F.cross_entropy, masks=None, seed=0, budgets=[])
     model.forward = lambda x: x
     with pytest.raises(ValueError, match="phew: model must compute its output by layers that can be pruned, got none"):
         _phew(model, torch.ones(1, 5).double(), 0.1)
