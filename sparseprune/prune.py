@@ -70,7 +70,7 @@ def prune(
     scope: str | None = None,
     distribution: str | None = None,
     iterations: int | None = None,
-    schedule: str = "exponential",
+    schedule: str | None = None,
     data: Iterable[tuple[Any, Any]] | None = None,
     inputs: str | Tensor | None = None,
     redraw: bool | None = None,
@@ -98,7 +98,7 @@ def prune(
             published one, for most "global".
         distribution: per-layer densities: "uniform", "erk" or "balanced"; overrides `scope`.
         iterations: T; None: the score's published default.
-        schedule: "exponential" or "linear".
+        schedule: "exponential" or "linear"; None: the score's published one, for most "exponential".
         data: a re-iterable of (input, target) batches. A data-free score takes only shape and moments from it.
         inputs: "ones", "normal", "chi", "sparse" or a tensor [B, ...]: score on these, with random labels.
         redraw: whether synthetic inputs are drawn anew at each iteration; None: "chi" is, as published.
@@ -158,7 +158,7 @@ def rank(
     scope: str | None = None,
     distribution: str | None = None,
     iterations: int | None = None,
-    schedule: str = "exponential",
+    schedule: str | None = None,
     data: Iterable[tuple[Any, Any]] | None = None,
     inputs: str | Tensor | None = None,
     redraw: bool | None = None,
@@ -204,7 +204,7 @@ def rank(
         )
         for t in range(1, steps + 1):
             whole = masks if on_shards or masks is None else {name: full(mask) for name, mask in masks.items()}
-            share = SCHEDULES[schedule](density, t / steps) if t < steps else density
+            share = _share(scorer, schedule, density, t, steps, shapes) if t < steps else density
             kept = _counts(shapes, share, over, distribution)
             wanted: dict[str, Any] = {"density": share} if getattr(scorer, "needs_density", False) else {}
             if getattr(scorer, "needs_budgets", False):
@@ -282,6 +282,13 @@ def _budgets(names: list[str], kept: select_.Kept) -> list[tuple[list[str], int]
     return [(names, kept)] if isinstance(kept, int) else [([name], count) for name, count in kept.items()]
 
 
+def _share(scorer: Any, schedule: str | None, density: float, t: int, steps: int, shapes: densities.Shapes) -> float:
+    """What is kept after iteration t of the weights: by the schedule, or by the score's own where none is given."""
+    total = sum(math.prod(shape) for shape in shapes.values())
+    own = scorer.share(density, t, total) if schedule is None and hasattr(scorer, "share") else None
+    return SCHEDULES[schedule or "exponential"](density, t / steps) if own is None else own
+
+
 def _derived(seed: int, purpose: int, step: int) -> int:
     """A seed of its own for each purpose (0 score, 1 selector, 2 inputs, 3 the global generator) and iteration."""
     sequence = np.random.SeedSequence(int(seed) % (1 << 64), spawn_key=(purpose, step))
@@ -308,11 +315,12 @@ def _check(
     scope: str,
     distribution: str | None,
     steps: int,
-    schedule: str,
+    schedule: str | None,
     seed: int,
 ) -> None:
     _one_of("scope", scope, SCOPES)
-    _one_of("schedule", schedule, SCHEDULES)
+    if schedule is not None:
+        _one_of("schedule", schedule, SCHEDULES)
     if distribution is not None:
         _one_of("distribution", distribution, densities.RULES)
     if isinstance(steps, bool) or not isinstance(steps, numbers.Integral) or steps < 1:

@@ -1,9 +1,11 @@
 """Scores: how much each prunable weight matters, one a file, and a registry by name."""
 
 from ._registry import Score, Train, get, names, register, steps
+from .edge_popup import EdgePopup
 from .force import FORCE
 from .grasp import GraSP
 from .grasp_it import GRASPIt
+from .imp import IMP
 from .iter_snip import IterSNIP
 from .magnitude import Magnitude
 from .ntk_sap import NTKSAP
@@ -16,9 +18,11 @@ from .synflow import SynFlow
 
 __all__ = [
     "FORCE",
+    "IMP",
     "NTKSAP",
     "PHEW",
     "SNIP",
+    "EdgePopup",
     "GRASPIt",
     "GraSP",
     "IterSNIP",

@@ -38,8 +38,12 @@ class Score(Protocol):
     False), whether `score` takes one more keyword, `density`, the share to keep at this iteration; `needs_budgets`
     (absent: False), whether it takes `budgets`, pairs (names, count) of how many to keep among the scores of which
     names: one pair, or one for each where counts are by layer; `biases` (absent: False), whether the layers' biases are
-    scored too and compete for the budget, which then counts them (masks are of weights alone). A method
-    `steps(density) -> int` stands in for `iterations` where the passes depend on the density.
+    scored too and compete for the budget, which then counts them (masks are of weights alone).
+
+    So are three methods. `steps(density) -> int` stands in for `iterations` where the passes depend on the density.
+    `share(density, t, total) -> float | None` is what to keep after iteration t < T where the score has a schedule of
+    its own (None: it has not). `prepared(model, *, train, density) -> nn.Module` is the net that the masks belong on
+    where that is not the model; the step of the recipe that it is at is the attribute `rewind` (absent: 0).
     """
 
     name: ClassVar[str]
