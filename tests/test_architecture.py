@@ -15,7 +15,7 @@ LAYERS = [
     {"sampling", "nn", "prunable", "replica"},
     {"speeds"},
     {"calibrate"},
-    {"masks", "densities", "inputs", "scores", "select", "prune", "ntk"},
+    {"masks", "densities", "inputs", "scores", "select", "prune", "ntk", "nodes"},
     {"models", "data", "training"},
     {"doctor"},
     {"harness"},
