@@ -7,4 +7,17 @@ from .prune import prune
 
 __version__ = "0.1.0"
 
-__all__ = ["Masks", "densify", "models", "nn", "nodes", "ntk", "prune", "sampling", "scores", "select", "sparsify", "theory"]
+__all__ = [
+    "Masks",
+    "densify",
+    "models",
+    "nn",
+    "nodes",
+    "ntk",
+    "prune",
+    "sampling",
+    "scores",
+    "select",
+    "sparsify",
+    "theory",
+]

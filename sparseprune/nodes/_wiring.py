@@ -76,7 +76,7 @@ def watching(layer: nn.Module, see: Callable[[Tensor, Tensor], None]) -> Iterato
 
 
 def wire(model: nn.Module, layer: str, x: Any) -> Wiring:
-    """Run the model (eval mode) on x and tell by the order of the calls what follows a layer; `check_removal` proves it.
+    """Run the model (eval mode) on x, and tell by the order of calls what follows a layer: `check_removal` proves it.
 
     Raises:
         ValueError: the layer is called other than once, or nothing that can take its outputs follows.

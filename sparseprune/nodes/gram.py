@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-# Singular values of the features below the root of this, in their Frobenius norm, are damped: copies share alike.
+# Singular values of the features below the root of this share of their Frobenius norm are damped.
 _RIDGE = 1e-12
 
 
@@ -41,7 +41,7 @@ class Gram:
         return (-beta / self.rows * distances).exp() + epsilon * torch.eye(len(squares)).to(squares)
 
     def regress(self, on: Tensor, moments: Tensor) -> Tensor:
-        """Solve min_x ||A_S x - t||: with few or equal columns the solution of least norm, to 1e-6 of ||A||.
+        """Solve min_x ||A_S x - t||; of many solutions the one of least norm.
 
         Args:
             on: indices S, [..., k].
