@@ -97,7 +97,7 @@ class Bench:
     def __init__(self, dataset: Dataset, setting: Setting, folder: Path, seed: int, tell: Tell) -> None:
         self.dataset, self.setting, self._folder, self._seed, self._tell = dataset, setting, folder, seed, tell
 
-    @property
+    @cached_property
     def key(self) -> dict[str, Any]:
         """Return what decides the trained net."""
         recipe = {name: value for name, value in asdict(self.setting).items() if name not in ("repetitions", "shares")}
@@ -233,14 +233,16 @@ def _trials(setting: Setting) -> list[Row]:
 
 def _means(bench: Bench, trials: list[Row], path: Path) -> list[Row]:
     """Return a row for every method and share: the mean over its trials beside the paper's number."""
-    groups: dict[str, list[Row]] = {}
+    groups: dict[tuple[str, float], list[Row]] = {}
     for trial in trials:
-        groups.setdefault(identity({name: trial["key"][name] for name in ("method", "share")}), []).append(trial)
-    keys = [bench.key | {name: some[0]["key"][name] for name in ("method", "share")} for some in groups.values()]
-    keys = [key | {"repetitions": len(some)} for key, some in zip(keys, groups.values(), strict=True)]
+        groups.setdefault((trial["key"]["method"], trial["key"]["share"]), []).append(trial)
+    keys = [
+        bench.key | {"method": method, "share": share, "repetitions": len(some)}
+        for (method, share), some in groups.items()
+    ]
 
     def compute(key: Row) -> Row:
-        some = groups[identity({name: key[name] for name in ("method", "share")})]
+        some = groups[key["method"], key["share"]]
         values = [trial["test_error"] for trial in some]
         printed = PRINTED.get(key["dataset"], {}).get(key["method"])
         return {
