@@ -20,7 +20,7 @@ from ._wiring import get, name_of, watching
 from .gram import Gram
 
 _METHODS = ("random", "importance")
-_NUMBERS = 2**25  # of the systems solved at once
+_NUMBERS = 2**24  # of the systems solved at once
 
 EdgeMethod = Literal["random", "importance"]
 
@@ -76,7 +76,12 @@ class Edges:
 
         Args:
             mask: bool, like the weight, with as many edges for each unit.
+
+        Raises:
+            ValueError: another mask.
         """
+        if mask.shape != self._weight.shape or mask.dtype != torch.bool or mask.flatten(1).sum(1).unique().numel() != 1:
+            raise ValueError("prune_edges: mask must be bool, like the weight, with as many edges for each unit")
         sparse = copy.deepcopy(self.model)
         if reweight and not mask.all():
             get(sparse, self.name).weight.data = self._reweighted(mask.flatten(1)).view_as(self._weight)

@@ -130,3 +130,11 @@ def test_equal_and_constant_inputs_are_no_obstacle():
 def test_bad_arguments_are_named(change, message):
     with pytest.raises(ValueError, match=message):
         prune_edges(mlp(), **{"layer": "0", "density": 0.5, "data": DATA} | change)
+
+
+def test_masks_that_are_not_as_many_for_each_unit_are_refused():
+    edges = Edges(mlp(), "0", DATA)
+    mask = edges.choose(0.5)
+    for bad in (mask.double(), mask[:, :4], mask & (torch.arange(8) > 0)[:, None]):
+        with pytest.raises(ValueError, match="prune_edges: mask must be bool"):
+            edges.remove(bad)
