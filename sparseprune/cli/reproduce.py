@@ -68,7 +68,7 @@ def _perform(experiment: Experiment, folder: Path, console: Console, **options: 
         rows = experiment.rows(out=folder, progress=show, **options)
     picture = folder / f"{experiment.name}.png"
     experiment.picture(rows, picture)
-    print_whole(_table(rows, f"{experiment.name}: {experiment.title}"), console)
+    print_whole(_table(experiment.shown(rows), f"{experiment.name}: {experiment.title}"), console)
     for claim in experiment.claims(rows):
         line = f"{_VERDICTS[claim.holds]}: {claim.text}\n    {claim.found}"
         console.print(line, highlight=False, markup=False, soft_wrap=True)
