@@ -161,18 +161,19 @@ def source(
     *,
     data: Iterable[Batch] | None,
     inputs: str | Tensor | None,
+    redraw: bool | None = None,
     input_shape: Sequence[int] | None,
     seed: Callable[[int], int],
 ) -> Callable[[int], Iterable[Batch]]:
     """Return what gives the batches of pruning iteration t = 1, 2, ...: real ones, or synthetic as asked for.
 
     Real data is used where it is given, no `inputs` is, and the score is not data-free; then come `inputs`, and the
-    score's own default. "chi" is drawn anew at each iteration, the others once. Targets of synthetic inputs are random.
+    score's own default. Targets of synthetic inputs are random.
 
     Args:
         model: only read, and run once where labels must be drawn.
         score: says what it needs.
-        data, inputs, input_shape: as in `prune`.
+        data, inputs, redraw, input_shape: as in `prune`.
         seed: iteration -> seed of its generator; iteration 0 is what is drawn once.
 
     Raises:
@@ -203,7 +204,7 @@ def source(
 
     shape = () if isinstance(kind, Tensor) else sample_shape(model, data=data, input_shape=input_shape)
     moments = moments_of(data) if data is not None and kind in ("normal", "sparse") else None
-    if isinstance(kind, str) and kind == "chi":
+    if redraw if redraw is not None else isinstance(kind, str) and kind == "chi":
         return lambda t: batches(seed(t))
     once = batches(seed(0))
     return lambda t: once

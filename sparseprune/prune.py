@@ -6,6 +6,7 @@ import math
 import numbers
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,37 @@ SCHEDULES: dict[str, Callable[[float, float], float]] = {
     "exponential": lambda density, done: density**done,
     "linear": lambda density, done: 1 - (1 - density) * done,
 }
+SELECT_AT = ("end", "each")
 Progress = bool | Callable[[int, int], Any] | None
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """The scores of the last iteration, from which any selector makes masks.
+
+    Args:
+        scores: name -> scores, shaped like the weights.
+        kept: how many to keep: one global count, or name -> count.
+        before: the masks that the scores were taken under; None: the dense net.
+        seed: given to `rank`; `draw`: of the last selection.
+        groups: name -> groups of its convolution.
+    """
+
+    scores: Mapping[str, Tensor]
+    kept: select_.Kept
+    before: Mapping[str, Tensor] | None
+    seed: int
+    draw: int
+    groups: Mapping[str, int]
+
+    def masks(self, select: str | select_.Selector = "threshold") -> Masks:
+        """Select: `prune(...)` is `rank(...).masks(select)`.
+
+        Raises:
+            ValueError: an unknown selector, or more asked for than it can give.
+        """
+        chosen = _select(select_.get(select), self.scores, self.kept, self.before, self.draw)
+        return Masks(chosen, seed=self.seed, groups=self.groups)
 
 
 def prune(
@@ -35,15 +66,17 @@ def prune(
     *,
     score: str | scores.Score = "magnitude",
     select: str | select_.Selector = "threshold",
-    scope: str = "global",
+    select_at: str = "end",
+    scope: str | None = None,
     distribution: str | None = None,
     iterations: int | None = None,
     schedule: str = "exponential",
     data: Iterable[tuple[Any, Any]] | None = None,
     inputs: str | Tensor | None = None,
+    redraw: bool | None = None,
     input_shape: Sequence[int] | None = None,
     loss: Callable[[Any, Any], Tensor] | None = None,
-    train: Callable[[nn.Module, int], Any] | None = None,
+    train: scores.Train | None = None,
     modules: Iterable[str | nn.Module] | None = None,
     seed: int = 0,
     progress: Progress = None,
@@ -59,15 +92,20 @@ def prune(
         density: fraction kept, in (0, 1].
         score: a name (`sparseprune.scores.names()`) or an object with a `score` method.
         select: a name (`sparseprune.select.names()`) or an object with a `select` method.
-        scope: "global": one ranking over all layers; "layer": the same density in every layer.
+        select_at: "end", or "each": `select` at every iteration. The factors of rescaled masks then multiply up: each
+            is a sketch of the weights sketched so far.
+        scope: "global": one ranking over all layers; "layer": the same density in every layer; None: the score's
+            published one, for most "global".
         distribution: per-layer densities: "uniform", "erk" or "balanced"; overrides `scope`.
         iterations: T; None: the score's published default.
         schedule: "exponential" or "linear".
         data: a re-iterable of (input, target) batches. A data-free score takes only shape and moments from it.
         inputs: "ones", "normal", "chi", "sparse" or a tensor [B, ...]: score on these, with random labels.
+        redraw: whether synthetic inputs are drawn anew at each iteration; None: "chi" is, as published.
         input_shape: of one sample, where neither data nor the model tells.
         loss: loss(output, target) -> scalar mean over the batch; None: cross-entropy.
-        train: callable (model, steps) for scores that train.
+        train: for scores that train: train(model, steps) takes steps of the recipe in place, None: all of them; see
+            `sparseprune.scores.Train`.
         modules: names or submodules to prune; None: all.
         seed: of everything random.
         progress: True for a bar where rich is installed, or a callable (done, total).
@@ -78,7 +116,7 @@ def prune(
 
     Raises:
         ValueError: an argument outside its range or of an unknown name, weights or scores that are not finite, nothing
-            to prune, an empty loader, or inputs that cannot be made.
+            to prune, an empty loader, inputs that cannot be made, or no `train` for a score that trains.
 
     Cost: T times the score's cost and a selection's (a few passes over the weights).
 
@@ -88,45 +126,133 @@ def prune(
     each rank selects among its own weights; scores that look at one weight at a time (magnitude, random) are taken on
     the shards, all others on a whole copy of the model on every rank, in the precision of the parameters.
     """
+    _one_of("select_at", select_at, SELECT_AT)
+    selector = select_.get(select)
+    return rank(
+        model,
+        density,
+        score=score,
+        each=selector if select_at == "each" else None,
+        scope=scope,
+        distribution=distribution,
+        iterations=iterations,
+        schedule=schedule,
+        data=data,
+        inputs=inputs,
+        redraw=redraw,
+        input_shape=input_shape,
+        loss=loss,
+        train=train,
+        modules=modules,
+        seed=seed,
+        progress=progress,
+    ).masks(selector)
+
+
+def rank(
+    model: nn.Module,
+    density: float,
+    *,
+    score: str | scores.Score = "magnitude",
+    each: str | select_.Selector | None = None,
+    scope: str | None = None,
+    distribution: str | None = None,
+    iterations: int | None = None,
+    schedule: str = "exponential",
+    data: Iterable[tuple[Any, Any]] | None = None,
+    inputs: str | Tensor | None = None,
+    redraw: bool | None = None,
+    input_shape: Sequence[int] | None = None,
+    loss: Callable[[Any, Any], Tensor] | None = None,
+    train: scores.Train | None = None,
+    modules: Iterable[str | nn.Module] | None = None,
+    seed: int = 0,
+    progress: Progress = None,
+) -> Ranking:
+    """Return the scores of `prune`'s last iteration, for several selectors to share: see there for the arguments.
+
+    Args:
+        each: what selects before the last iteration; None: the hard threshold.
+    """
     model = unwrapped("prune", model)
     found = layers(model, modules)
     names = list(found)
-    scorer, selector = scores.get(score), select_.get(select)
-    steps = scorer.iterations if iterations is None else iterations
-    _check(model, names, density, scope, distribution, steps, schedule, seed)
+    scorer, selector = scores.get(score), select_.get("threshold" if each is None else each)
+    _check_density(density)
+    steps = iterations if iterations is not None else scores.steps(scorer, density)
+    over: str = getattr(scorer, "scope", "global") if scope is None else scope
+    _check(model, names, density, over, distribution, steps, schedule, seed)
+    if getattr(scorer, "trains", False) and train is None:
+        raise ValueError(f"prune: train must be given for score {scorer.name!r}, got none")
     parts = {name: p for name, p in prunable(model).items() if name in found}
     shapes = {name: p.shape for name, p in parts.items()}
     on_shards = is_spread(model) and getattr(scorer, "elementwise", False)
     work = model if on_shards else replica(model)
     masks: Mapping[str, Tensor] | None = None
+    ranked, kept = {}, 0
     with _seeded(_derived(seed, 3, 0)), _reporting(progress, steps) as report:
         batches = inputs_.source(
-            work, scorer, data=data, inputs=inputs, input_shape=input_shape, seed=lambda t: _derived(seed, 2, t)
+            work,
+            scorer,
+            data=data,
+            inputs=inputs,
+            redraw=redraw,
+            input_shape=input_shape,
+            seed=lambda t: _derived(seed, 2, t),
         )
         for t in range(1, steps + 1):
             whole = masks if on_shards or masks is None else {name: full(mask) for name, mask in masks.items()}
+            share = SCHEDULES[schedule](density, t / steps) if t < steps else density
+            wanted = {"density": share} if getattr(scorer, "needs_density", False) else {}
             raw = scorer.score(
-                work, batches(t), loss=loss or F.cross_entropy, masks=whole, seed=_derived(seed, 0, t), train=train
+                work,
+                batches(t),
+                loss=loss or F.cross_entropy,
+                masks=whole,
+                seed=_derived(seed, 0, t),
+                train=train,
+                **wanted,
             )
             ranked = {name: like(s, parts[name]) for name, s in _ranked(scorer.name, raw, shapes).items()}
-            if t == steps:  # before that the hard threshold looks, in the pass it makes anyway
-                _check_finite(scorer.name, ranked)
-            kept = _counts(
-                shapes, SCHEDULES[schedule](density, t / steps) if t < steps else density, scope, distribution
-            )
-            if t < steps or isinstance(selector, select_.Threshold):
+            kept = _counts(shapes, share, over, distribution)
+            if t < steps:
                 try:
-                    masks = _threshold(ranked, kept, masks)
+                    masks = _select(selector, ranked, kept, masks, _derived(seed, 1, t))
                 except ValueError:
                     _check_finite(scorer.name, ranked)
                     raise
-            else:
-                masks = selector.select(ranked, kept, seed=_derived(seed, 1, t))
-            del raw, ranked, whole  # half of the peak memory, while the next scores are made
+                ranked = {}
+            del raw, whole  # half of the peak memory, while the next scores are made
             report(t)
-    assert masks is not None  # steps >= 1
+    _check_finite(scorer.name, ranked)
     groups = {name: getattr(owners[0], "groups", 1) for name, owners in found.items()}
-    return Masks(masks, seed=int(seed), groups=groups)
+    return Ranking(ranked, kept, masks, int(seed), _derived(seed, 1, steps), groups)
+
+
+def _select(
+    selector: select_.Selector,
+    scores: Mapping[str, Tensor],
+    kept: select_.Kept,
+    masks: Mapping[str, Tensor] | None,
+    seed: int,
+) -> dict[str, Tensor]:
+    """Select among scores that were taken under `masks`, whose factors multiply up."""
+    if isinstance(selector, select_.Threshold):
+        chosen = _threshold(scores, kept, masks)
+    else:
+        chosen = selector.select(scores, kept if masks is None else _left(kept, masks), seed=seed)
+    if masks is None or not any(mask.is_floating_point() for mask in masks.values()):
+        return chosen
+    # what comes back after being pruned has no factor from before
+    return {name: torch.where(masks[name] != 0, m * masks[name], m.to(masks[name].dtype)) for name, m in chosen.items()}
+
+
+def _left(kept: select_.Kept, masks: Mapping[str, Tensor]) -> select_.Kept:
+    """No more than is left: a sketch at an iteration before may by chance have kept fewer than are wanted now."""
+    left = {name: nonzero(mask) for name, mask in masks.items()}
+    if isinstance(kept, int):
+        return min(kept, sum(left.values()))
+    return {name: min(k, left[name]) for name, k in kept.items()}
 
 
 def _threshold(
@@ -137,7 +263,7 @@ def _threshold(
     if masks is None or not any(nonzero(chosen[name] > masks[name]) for name in chosen):
         return chosen
     floor = 2 * min(bounds(s)[0] for s in scores.values()) - 1
-    last = {name: s.masked_fill((s == 0) & ~masks[name], floor) for name, s in scores.items()}
+    last = {name: s.masked_fill((s == 0) & (masks[name] == 0), floor) for name, s in scores.items()}
     return select_.Threshold().select(last, kept)
 
 
@@ -161,6 +287,11 @@ def _seeded(seed: int) -> Iterator[None]:
         yield
 
 
+def _check_density(density: float) -> None:
+    if isinstance(density, bool) or not isinstance(density, numbers.Real) or not 0 < density <= 1:
+        raise ValueError(f"prune: density must be in (0, 1], got {density!r}")
+
+
 def _check(
     model: nn.Module,
     names: list[str],
@@ -171,8 +302,6 @@ def _check(
     schedule: str,
     seed: int,
 ) -> None:
-    if isinstance(density, bool) or not isinstance(density, numbers.Real) or not 0 < density <= 1:
-        raise ValueError(f"prune: density must be in (0, 1], got {density!r}")
     _one_of("scope", scope, SCOPES)
     _one_of("schedule", schedule, SCHEDULES)
     if distribution is not None:

@@ -78,6 +78,7 @@ class _Sketch:
 
     rescale: bool = True
     target: Literal["nnz", "draws"] = "nnz"
+    per_layer: bool = False
     name: ClassVar[str]
 
     def __post_init__(self) -> None:
@@ -106,6 +107,8 @@ class _Sketch:
                 raise ValueError(f"Poisson: kept must be reached by 2^30 draws, got {k}, which takes {s}")
             return _list(sampler(tensors, s, seed=seed, stream=stream, transform="abs", output=output))
 
+        if self.per_layer:
+            kept = _as_the_threshold(scores, kept)
         return _each(scores, kept, draw, _dtype(self.rescale), type(self).__name__ if self.target == "nnz" else None)
 
 
@@ -116,6 +119,8 @@ class Multinomial(_Sketch):
     Args:
         rescale: masks m (float32; float64 for float64 scores), else bool masks count > 0.
         target: "nnz": s such that `kept` distinct weights are expected; "draws": s = `kept`.
+        per_layer: where one global count is asked for, the hard threshold's count of each layer, p of each layer's own;
+            False: one p over all layers together.
 
     Raises:
         ValueError: another target.
@@ -188,9 +193,8 @@ class WithoutReplacement:
         def draw(tensors: list[Tensor], k: int, stream: int) -> list[Tensor]:
             return _list(sampling.without_replacement(tensors, k, seed=seed, stream=stream, transform="abs"))
 
-        if isinstance(kept, int) and self.per_layer and 0 < kept < _nonzero(scores.values()):
-            hard = Threshold().select(_zeros_last(scores), kept)
-            kept = {name: nonzero(mask) for name, mask in hard.items()}
+        if self.per_layer:
+            kept = _as_the_threshold(scores, kept)
         return _each(scores, kept, draw, torch.bool, "WithoutReplacement")
 
 
@@ -286,6 +290,13 @@ def _unequal(
 
 def _nonzero(tensors: Iterable[Tensor]) -> int:
     return sum(map(nonzero, tensors))
+
+
+def _as_the_threshold(scores: Scores, kept: Kept) -> Kept:
+    """One global count as what the hard threshold keeps in each layer, zero scores ranked last: no draw gives them."""
+    if not isinstance(kept, int) or not 0 < kept < _nonzero(scores.values()):
+        return kept
+    return {name: nonzero(mask) for name, mask in Threshold().select(_zeros_last(scores), kept).items()}
 
 
 def _zeros_last(scores: Scores) -> Scores:

@@ -15,7 +15,7 @@ LAYERS = [
     {"sampling", "nn", "prunable", "replica"},
     {"speeds"},
     {"calibrate"},
-    {"masks", "densities", "inputs", "scores", "select", "prune", "ntk"},
+    {"masks", "densities", "inputs", "scores", "select", "prune", "methods", "nodes", "ntk"},
     {"models", "data", "training"},
     {"doctor"},
     {"harness"},

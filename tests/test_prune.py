@@ -13,7 +13,7 @@ from torch import nn
 
 from sparseprune import scores, select
 from sparseprune.prunable import prunable
-from sparseprune.prune import prune
+from sparseprune.prune import prune, rank
 
 SHAPE = (2, 6, 6)
 EXACT = ["threshold", "without_replacement", "priority"]
@@ -130,6 +130,84 @@ def test_the_selector_acts_at_the_last_iteration_only():
     assert kept == masks.kept
     before = score.calls[-1]["masks"]
     assert all((last[n][~before[n]] == 0).all() and not masks[n][~before[n]].any() for n in masks)
+
+
+def test_a_selector_at_each_iteration_sketches_what_is_sketched_so_far():
+    model, calls = _model(), []
+    fixed = Fixed(_like(model, torch.abs), calls)
+    masks = prune(model, 0.4, score=fixed, select="poisson", select_at="each", iterations=3, seed=1)
+    for earlier, later in itertools.pairwise([call["masks"] for call in calls[1:]] + [masks]):
+        for name, m in later.items():
+            assert m.is_floating_point()
+            assert not m[earlier[name] == 0].any()
+    alone = rank(model, 0.4, score=fixed, each="poisson", iterations=3, seed=1)
+    last = select.Poisson().select(alone.scores, alone.kept, seed=alone.draw)
+    for name, m in masks.items():
+        assert torch.equal(m, last[name] * calls[2]["masks"][name])
+
+
+def test_sketches_at_each_iteration_are_unbiased_together():
+    model = nn.Sequential(nn.Linear(6, 4, bias=False))
+    fixed = Fixed(_like(model, torch.abs))
+    draws = [
+        prune(model, 0.5, score=fixed, select="poisson", select_at="each", iterations=2, seed=seed)["0.weight"]
+        for seed in range(600)
+    ]
+    mean, error = torch.stack(draws).mean(0), torch.stack(draws).std(0) / math.sqrt(600)
+    assert ((mean - 1).abs() <= 5 * error).all()
+
+
+def test_several_selectors_share_one_ranking():
+    model, calls = _model(), []
+    ranking = rank(model, 0.3, score=Fixed(_like(model, torch.abs), calls), iterations=4, seed=3)
+    assert len(calls) == 4
+    for selector in ("threshold", "multinomial", "without_replacement"):
+        alone = prune(model, 0.3, score=Fixed(_like(model, torch.abs)), select=selector, iterations=4, seed=3)
+        assert ranking.masks(selector) == alone
+
+
+def test_a_score_may_have_its_own_scope_steps_and_density():
+    seen = []
+
+    @dataclass(frozen=True)
+    class Wanting(Fixed):
+        scope: ClassVar[str] = "layer"
+        needs_density: ClassVar[bool] = True
+
+        def steps(self, density):
+            return round(1 / density)
+
+        def score(self, model, batches, *, density, **others):
+            seen.append(density)
+            return super().score(model, batches, **others)
+
+    model = _model()
+    masks = prune(model, 0.25, score=Wanting(_like(model, torch.abs)), schedule="linear")
+    assert seen == pytest.approx([1 - 0.75 * t / 4 for t in range(1, 5)])
+    assert masks == prune(model, 0.25, score=Fixed(_like(model, torch.abs)), scope="layer")
+
+
+def test_a_score_that_trains_needs_train():
+    @dataclass(frozen=True)
+    class Training(Fixed):
+        trains: ClassVar[bool] = True
+
+    model = _model()
+    with pytest.raises(ValueError, match="prune: train must be given for score 'fixed', got none"):
+        prune(model, 0.5, score=Training(_like(model, torch.abs)))
+
+
+@pytest.mark.parametrize(("inputs", "redraw"), [("chi", False), ("normal", True)])
+def test_inputs_are_drawn_anew_on_request(inputs, redraw):
+    @dataclass(frozen=True)
+    class Watching(Fixed):
+        needs: ClassVar[str] = "inputs"
+
+    model, calls = _model(), []
+    score = Watching(_like(model, torch.abs), calls)
+    prune(model, 0.5, score=score, inputs=inputs, redraw=redraw, input_shape=SHAPE, iterations=3)
+    first, *others = (call["batches"][0][0] for call in calls)
+    assert all(torch.equal(first, x) != redraw for x in others)
 
 
 @pytest.mark.parametrize("kind, different", [("chi", 3), ("normal", 1)])
@@ -266,6 +344,7 @@ def test_a_bar_on_request_changes_nothing():
         ({"density": 1e-9}, "density must keep at least one of 294 weights, got 1e-09"),
         ({"score": "magic"}, "score must be one of .*'synflow'.*, got 'magic'"),
         ({"select": "best"}, "select must be one of .*'threshold'.*, got 'best'"),
+        ({"select_at": "start"}, "select_at must be one of 'end', 'each', got 'start'"),
         ({"scope": "net"}, "scope must be one of 'global', 'layer', got 'net'"),
         ({"schedule": "cosine"}, "schedule must be one of 'exponential', 'linear', got 'cosine'"),
         ({"distribution": "erdos"}, "distribution must be one of 'uniform', 'erk', 'balanced', got 'erdos'"),

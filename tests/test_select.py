@@ -196,3 +196,14 @@ def test_registry():
 def test_unknown_target_is_an_error():
     with pytest.raises(ValueError, match="Multinomial: target must be 'nnz' or 'draws', got 'n'"):
         Multinomial(target="n")  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize("selector", [Poisson(per_layer=True), Multinomial(per_layer=True, rescale=False)], ids=repr)
+def test_sketches_per_layer_draw_the_thresholds_counts_from_each_layers_own_scores(selector):
+    scores = _scores()
+    hard = {name: int(mask.sum()) for name, mask in Threshold().select(scores, 40).items()}
+    alone = dataclasses.replace(selector, per_layer=False)
+    masks = selector.select(scores, 40, seed=5)
+    expected = alone.select(scores, hard, seed=5)
+    assert all(torch.equal(masks[name], expected[name]) for name in scores)
+    assert {name: int(m.count_nonzero()) for name, m in alone.select(scores, 40, seed=5).items()} != hard

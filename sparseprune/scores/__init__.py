@@ -1,6 +1,6 @@
 """Scores: how much each prunable weight matters, one a file, and a registry by name."""
 
-from ._registry import Score, get, names, register
+from ._registry import Score, Train, get, names, register, steps
 from .grasp import GraSP
 from .magnitude import Magnitude
 from .random import Random
@@ -8,4 +8,17 @@ from .sketch import Sketch
 from .snip import SNIP
 from .synflow import SynFlow
 
-__all__ = ["SNIP", "GraSP", "Magnitude", "Random", "Score", "Sketch", "SynFlow", "get", "names", "register"]
+__all__ = [
+    "SNIP",
+    "GraSP",
+    "Magnitude",
+    "Random",
+    "Score",
+    "Sketch",
+    "SynFlow",
+    "Train",
+    "get",
+    "names",
+    "register",
+    "steps",
+]

@@ -11,6 +11,17 @@ from torch import Tensor, nn
 Loss = Callable[[Any, Any], Tensor]
 
 
+class Train(Protocol):
+    """Trains a model in place by some recipe: what scores that train are handed."""
+
+    def __call__(self, model: nn.Module, steps: int | None, start: int = 0, /) -> Any:
+        """Take `steps` optimizer steps (None: all that are left) as from step `start` of the recipe on.
+
+        `start` is passed only where it is not 0, so a callable of two arguments serves scores that do not rewind.
+        """
+        ...
+
+
 class Score(Protocol):
     """A frozen dataclass that says how much each prunable weight matters: larger = keep.
 
@@ -19,10 +30,13 @@ class Score(Protocol):
         iterations: passes of `prune` over it by default.
         needs: "nothing", "inputs" or "targets" (inputs and targets).
 
-    Three more class attributes are optional: `inputs`, the synthetic inputs to use where the caller gives neither data
-    nor inputs (absent: "ones" for a score that needs only inputs, an error for one that needs targets); `data_free`
+    More class attributes are optional: `inputs`, the synthetic inputs to use where the caller gives neither data nor
+    inputs (absent: "ones" for a score that needs only inputs, an error for one that needs targets); `data_free`
     (absent: False), whether `data` serves for its shape and moments only; `elementwise` (absent: False), whether each
-    score depends on its own weight alone, so that it may be taken on the shards of DTensor parameters.
+    score depends on its own weight alone, so that it may be taken on the shards of DTensor parameters; `scope` (absent:
+    "global"), that of `prune` by default; `trains` (absent: False), whether it needs `train`; `needs_density` (absent:
+    False), whether `score` takes one more keyword, `density`, the share to keep at this iteration. A method
+    `steps(density) -> int` stands in for `iterations` where the passes depend on the density.
     """
 
     name: ClassVar[str]
@@ -37,7 +51,7 @@ class Score(Protocol):
         loss: Loss,
         masks: Mapping[str, Tensor] | None,
         seed: int,
-        train: Callable[[nn.Module, int], Any] | None = None,
+        train: Train | None = None,
     ) -> dict[str, torch.Tensor]:
         """Return one score tensor per prunable parameter; leave the model as it was found."""
         ...
@@ -58,6 +72,12 @@ def register(cls: _Class) -> _Class:
         raise ValueError(f"register: name must be new, got {name!r}, which is {_SCORES[name]!r}")
     _SCORES[name] = cls
     return cls
+
+
+def steps(score: Score, density: float) -> int:
+    """Return how many passes of `prune` over the score are its default."""
+    by_density = getattr(score, "steps", None)
+    return score.iterations if by_density is None else by_density(density)
 
 
 def names() -> list[str]:
