@@ -27,6 +27,7 @@ from ..results import Row
 from ..summary import summarise
 from ._report import Claim, Experiment, Progress, collect
 from ._statistics import interval, judged
+from ._training import threads_for
 
 RANDOM, RESCALED = "random/threshold", "random/threshold_rescaled"
 SCORES = ("magnitude", "snip", "grasp", "synflow")
@@ -92,12 +93,8 @@ def rows(
         if progress is not None:
             progress(done, total, f"E5 {jobs[done - 1]}")
 
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1 if name == "digits" else threads)  # for nets this small a second one only waits
-    try:
+    with threads_for(name):
         return collect(out / "E5.jsonl", [job.key for job in jobs], compute, tell)
-    finally:
-        torch.set_num_threads(threads)
 
 
 def picture(rows: list[Row], path: Path) -> None:
