@@ -2,6 +2,7 @@
 
 from ._registry import Score, Train, get, names, register, steps
 from .grasp import GraSP
+from .imp import IMP
 from .magnitude import Magnitude
 from .random import Random
 from .sketch import Sketch
@@ -9,6 +10,7 @@ from .snip import SNIP
 from .synflow import SynFlow
 
 __all__ = [
+    "IMP",
     "SNIP",
     "GraSP",
     "Magnitude",
