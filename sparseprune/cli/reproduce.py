@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from ..papers import Experiment
 
 ARGUMENTS = {
-    "paper": "the paper's number: 000",
-    "item": "one experiment of it, e.g. E1; default: all",
+    "paper": "the paper's number: 000, 001",
+    "item": "one experiment of it, e.g. E1 or table1; default: all",
 }
 FLAGS = {
     "quick": "smaller sizes: seconds in place of minutes",

@@ -105,7 +105,8 @@ def norms(rows: list[Row], path: Path) -> None:
                 random = [x["random"] for x in found]
                 axes.plot(remaining, random, color=f"C{layer}", linestyle="--", label=f"random, {name}")
             else:
-                _steps(axes, found[-1]["shares"], *found[-1]["edges"], f"random, {name}")
+                low, high = found[-1]["edges"]
+                _steps(axes, found[-1]["shares"], low, high, f"random, {name}")
                 axes.axvline(found[-1]["ticket"], color=f"C{layer}", label=f"ticket, {name}")
         labels = ("remaining weights, %", "norm of the kept") if index == 0 else ("norm of the kept", "share of masks")
         axes.set(xlabel=labels[0], ylabel=labels[1])

@@ -134,7 +134,9 @@ def claims(rows: list[Row]) -> list[Claim]:
             layers = [level[index] for level in levels]
             beyond = [layer["ticket"] > layer["highest"] for layer in layers]
             under = [layer["ticket"] < layer["random"] for layer in layers]
-            shown = f"beyond all random masks in {sum(beyond)} of {len(layers)} tickets, below their mean in {sum(under)}"
+            shown = (
+                f"beyond all random masks in {sum(beyond)} of {len(layers)} tickets, below their mean in {sum(under)}"
+            )
             shown += f"; {min(map(_deviations, layers)):.1f} standard deviations above it or more"
             holds = True if all(beyond) else False if any(under) else None
             verdicts.append(Claim(f"{text} the ticket's norm is above random masks': layer {name}", holds, shown))

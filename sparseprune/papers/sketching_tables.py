@@ -1,8 +1,8 @@
 """Paper 001's tables: accuracy of nets pruned by hard thresholds and by random masks, with data and without.
 
-By default the paper's own set-up: its nets and data sets, 160 epochs, 3 seeds. The paper draws a random mask "according
-to the scores" and does not say at which of SynFlow's 100 iterations. Drawn at the last one it is nearly the hard mask:
-of what the iteration before left, 1 in 33 goes (density .05). So both are here: at the last (C, D) and at each (C*, D*).
+By default the paper's own set-up: its nets and data sets, 160 epochs, 3 seeds. The paper does not say at which of
+SynFlow's 100 iterations its random mask is drawn. At the last one it is nearly the hard mask: no more than 3 % of what
+the iteration before left has to go (density .05). So both are here: drawn at the last (C, D), and at each (C*, D*).
 
 Reference: Bar & Giryes 2023, arXiv 2305.17559.
 """
@@ -199,7 +199,7 @@ def cells(rows: list[Row]) -> Cells:
 
 
 def printed(item: str, setting: Setting, column: str) -> list[float]:
-    """Return what the paper prints for a cell, or in all its settings of that density for a net that it does not have."""
+    """Return what the paper prints for a cell; for a net that it does not have, in all settings of that density."""
     table = PRINTED[item]
     chosen = [setting] if setting in table else [other for other in table if other[2] == setting[2]]
     return [table[other][column].mean for other in chosen if column in table[other]]
@@ -246,9 +246,7 @@ def claims(item: Item, rows: list[Row]) -> list[Claim]:
 
 def _better(item: Item, found: Cells, settings: list[Setting], one: str, other: str) -> Claim:
     differences = [
-        accuracy - found[setting, other][seed]
-        for setting in settings
-        for seed, accuracy in found[setting, one].items()
+        accuracy - found[setting, other][seed] for setting in settings for seed, accuracy in found[setting, one].items()
     ]
     ours = Signs.of(differences)
     shown = f"ours: {ours}, {100 * statistics.fmean(differences):+.2f} points"
@@ -274,7 +272,9 @@ def _collapsed(rows: list[Row]) -> Claim:
     chance = [row for row in rows if row["key"]["method"] != DENSE and row["accuracy"] <= 1.5 * _chance(row)]
     silent = [row for row in chance if not row["collapsed"]]
     found = f"{len(flagged)} flagged of {len(rows)}, {len(chance)} at chance, {len(silent)} of them without a flag"
-    return Claim("nets that end at chance had a collapsed layer, flagged before training", not silent if chance else None, found)
+    return Claim(
+        "nets that end at chance had a collapsed layer, flagged before training", not silent if chance else None, found
+    )
 
 
 def _chance(row: Row) -> float:

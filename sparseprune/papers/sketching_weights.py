@@ -1,14 +1,14 @@
 """Paper 001's figure 1: which initial weights masks keep, and which scores.
 
-The paper names neither the density nor the two layers of figure 1a: here it is .1, and the layers are the second and the
-middle one. Both nets by default are the paper's VGG-19; figure 1b needs the shape of CIFAR-10 only.
+The paper names neither the density nor the two layers of figure 1a: here it is .1, and they are the second layer and
+the middle one. By default both figures are of the paper's VGG-19; figure 1b needs no data, but the shape of CIFAR-10's.
 
 Reference: Bar & Giryes 2023, arXiv 2305.17559, figure 1.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -161,6 +161,6 @@ def _claims_1b(rows: list[Row]) -> list[Claim]:
 
 
 EXPERIMENTS: tuple[Experiment, ...] = (
-    Experiment("fig1a", "Initial weights kept by uniform, SynFlow and IMP masks", _weights, pictures.weights, _claims_1a),
+    Experiment("fig1a", "Initial weights kept by uniform, SynFlow and IMP", _weights, pictures.weights, _claims_1a),
     Experiment("fig1b", "SynFlow's scores of what hard and random masks keep", _scores, pictures.scores, _claims_1b),
 )
