@@ -165,7 +165,7 @@ class Run:
     ) -> None:
         self.model, self.recipe, self.device = model.to(device).train(), recipe, device
         self.dataset = dataset.to(device)
-        self.batches = self.dataset.batches(recipe["batch_size"], seed=recipe["seed"], augment=recipe["augment"])
+        self.batches = self._batches()
         self.total = recipe["epochs"] * len(self.batches)
         if not 0 <= start <= self.total:
             raise ValueError(f"train: start must be in [0, {self.total}], the steps of the recipe, got {start}")
@@ -174,7 +174,7 @@ class Run:
         rates = {key: recipe[key] for key in ("lr", "momentum", "weight_decay")}
         self.optimizer = torch.optim.SGD(model.parameters(), **rates)
         self.done = start
-        self.losses: list[float] = []
+        self.losses: list[Any] = []
         self.steps = usage.Steps(self.device)
 
     def epoch(self, progress: Callable[[int, int], None] | None, stop: int | None = None) -> None:
@@ -194,16 +194,22 @@ class Run:
             for inputs, targets in islice(batches, first, last):
                 self.steps.start()
                 self.optimizer.zero_grad(set_to_none=True)
-                loss = F.cross_entropy(self.model(inputs), targets)
-                loss.backward()
+                loss = self._loss(inputs, targets)
+                loss.sum().backward()
                 self.optimizer.step()
                 self.steps.stop()
-                total += loss.detach() * len(targets)
-                seen += len(targets)
+                total = total + loss.detach() * targets.shape[-1]
+                seen += targets.shape[-1]
                 self.done += 1
                 if progress is not None:
                     progress(self.done, self.total)
-        self.losses.append(total.item() / seen)
+        self.losses.append((total / seen).tolist() if total.ndim else total.item() / seen)
+
+    def _batches(self) -> Any:
+        return self.dataset.batches(self.recipe["batch_size"], seed=self.recipe["seed"], augment=self.recipe["augment"])
+
+    def _loss(self, inputs: Tensor, targets: Tensor) -> Tensor:
+        return F.cross_entropy(self.model(inputs), targets)
 
     def save(self, path: Path) -> None:
         """Write a checkpoint."""
