@@ -10,17 +10,18 @@ Reference: Bar & Giryes 2023, arXiv 2305.17559.
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ..data import load
-from ..harness import DENSE, Job, Plan, Watcher, perform
+from ..harness import DENSE, Job, Plan, Watcher
+from ..harness.units import run_unit, units
 from ..methods import Method
 from ..results import Results, Row, identity
 from . import _sketching_pictures as pictures
-from ._report import Claim, Experiment, Progress, collect
+from ._report import Claim, Experiment, Progress
 from ._sketching_printed import DENSITIES, PRINTED, Setting, gains
 from ._statistics import Signs, judged
 from ._training import device, threads_for
@@ -139,42 +140,62 @@ def method(column: str, dataset: str, model: str) -> str:
 
 
 class _Part(Watcher):
-    """Passes on how far a training is."""
+    """Tells how far a training is, in thousandths of all trainings."""
 
-    def __init__(self, tell: Callable[[float, str], None]) -> None:
-        self.tell = tell
+    def __init__(self, name: str, total: int, progress: Progress | None) -> None:
+        self.name, self.total, self.progress, self.done = name, total, progress, 0
 
     def stepped(self, job: Job, done: int, total: int) -> None:
-        self.tell(done / total, f"{job.model}, {job.dataset}: {job}")
+        self.tell(job, done / total)
+
+    def finished(self, job: Job, row: Row) -> None:
+        self.done += 1
+        self.tell(job, 0.0)
+
+    def tell(self, job: Job, part: float) -> None:
+        if self.progress is not None:
+            what = f"{self.name} {job.model}, {job.dataset}: {job}"
+            self.progress(round(1000 * (self.done + part)), 1000 * self.total, what)
 
 
 def rows(
     item: Item, *, out: Path, quick: bool, data_dir: Path | None = None, progress: Progress | None = None, seed: int = 0
 ) -> list[Row]:
-    """Train what the table lacks; see `Experiment`. A row of another table's file of the same folder is taken over."""
+    """Train what the table lacks; see `Experiment`. A row of another table's file of the same folder is taken over.
+
+    Raises:
+        RuntimeError: a training failed, after all others; its row has the error, and the next run tries again.
+    """
     size = item.quick if quick else item.full
     datasets = {name: load(name, data_dir) for name in dict.fromkeys(name for name, _ in size.nets)}
     jobs = [job for net in size.nets for job in _jobs(item, size, net, datasets[net[0]], seed)]
     known: dict[str, Row] = {}
-    for other in PRINTED:
-        known |= Results(out / f"{other}.jsonl").load()
-    place = {identity(job.key): index for index, job in enumerate(jobs)}
+    for name in (*PRINTED, item.name):
+        known |= Results(out / f"{name}.jsonl").load()
+    results, watcher = Results(out / f"{item.name}.jsonl"), _Part(item.name, len(jobs), progress)
 
-    def tell(done: float, what: str) -> None:
-        if progress is not None:
-            progress(round(1000 * done), 1000 * len(jobs), f"{item.name} {what}")
+    def deliver(job: Job, row: Row) -> None:
+        results.append(row)
+        watcher.finished(job, row)
 
-    def compute(key: dict[str, Any]) -> dict[str, Any]:
-        if identity(key) in known:
-            return {name: value for name, value in known[identity(key)].items() if name != "key"}
-        index = place[identity(key)]
-        job, watcher = jobs[index], _Part(lambda part, what: tell(index + part, what))
-        dataset = datasets[job.dataset] = datasets[job.dataset].to(job.device)
-        return perform(job, dataset, out / "checkpoints" / f"{item.name}.pt", watcher)
-
-    keys = [job.key for job in jobs]
-    with threads_for(jobs[0].dataset):
-        return collect(out / f"{item.name}.jsonl", keys, compute, lambda done, _, what: tell(done, what))
+    with results.writing():
+        pending = [job for job in jobs if "accuracy" not in known.get(identity(job.key), {})]
+        present = results.load()
+        for job in jobs:
+            if job not in pending:
+                if identity(job.key) not in present:
+                    results.append(known[identity(job.key)])
+                watcher.finished(job, known[identity(job.key)])
+        for unit in units(pending):
+            dataset = datasets[unit[0].dataset] = datasets[unit[0].dataset].to(unit[0].device)
+            with threads_for(dataset.name):
+                run_unit(unit, dataset, out / "checkpoints", watcher, deliver)
+        rows = results.load()
+    found = [rows[identity(job.key)] for job in jobs]
+    errors = [row["error"] for row in found if "error" in row]
+    if errors:
+        raise RuntimeError(f"reproduce: {len(errors)} of {len(jobs)} trainings failed, the first with {errors[0]}")
+    return found
 
 
 def _jobs(item: Item, size: Size, net: tuple[str, str], dataset: Any, seed: int) -> list[Job]:

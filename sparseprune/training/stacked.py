@@ -81,7 +81,9 @@ def train_stacked(
     ]
 
 
-def gain(models: Sequence[nn.Module], dataset: Dataset, *, batch_size: int, device: str | torch.device = "cpu") -> float:
+def gain(
+    models: Sequence[nn.Module], dataset: Dataset, *, batch_size: int, device: str | torch.device = "cpu"
+) -> float:
     """Return how many times faster the nets, which are spent by this, train stacked than one by one on this device.
 
     Cost: a dozen steps of either kind.
@@ -150,7 +152,12 @@ class StackedRun(Run):
     model: _Stack
 
     def __init__(
-        self, models: Sequence[nn.Module], dataset: Dataset, recipe: dict[str, Any], device: torch.device, start: int = 0
+        self,
+        models: Sequence[nn.Module],
+        dataset: Dataset,
+        recipe: dict[str, Any],
+        device: torch.device,
+        start: int = 0,
     ) -> None:
         for model in models:
             model.to(device).train()
