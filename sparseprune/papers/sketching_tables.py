@@ -186,10 +186,12 @@ def rows(
                 if identity(job.key) not in present:
                     results.append(known[identity(job.key)])
                 watcher.finished(job, known[identity(job.key)])
-        for unit in units(pending):
-            dataset = datasets[unit[0].dataset] = datasets[unit[0].dataset].to(unit[0].device)
-            with threads_for(dataset.name):
-                run_unit(unit, dataset, out / "checkpoints", watcher, deliver)
+        for name, model in size.nets:
+            mine = [job for job in pending if (job.dataset, job.model) == (name, model)]
+            dataset = datasets[name].to(device(name))
+            with threads_for(name):
+                for unit in units(mine):
+                    run_unit(unit, dataset, out / "checkpoints", watcher, deliver)
         rows = results.load()
     found = [rows[identity(job.key)] for job in jobs]
     errors = [row["error"] for row in found if "error" in row]
