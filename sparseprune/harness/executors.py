@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import torch
 from ..data import Dataset
 from ..masks import Report
 from ..results import Row
-from .perform import warm
+from .job import warm
 from .plan import Job
 from .units import Deliver, Unit, run_unit
 from .watcher import Watcher
@@ -32,16 +34,12 @@ def ray(units: list[Unit], dataset: Dataset, folder: Path, watcher: Watcher, del
     Joins the cluster of this process or of RAY_ADDRESS, else starts one of this machine's cores. Rows come back unit by
     unit; `folder` must be one that all machines see for checkpoints to be found again.
 
-    Raises:
-        ImportError: ray is not installed.
     """
-    try:
-        import ray as engine
-    except ImportError:
-        raise ImportError('run: executor ray needs ray: pip install "sparseprune[ray]"') from None
+    import ray as engine
+
     started = not engine.is_initialized()
     if started:
-        engine.init(include_dashboard=False, logging_level="warning")
+        engine.init(include_dashboard=False, logging_level=logging.WARNING)
     gpus = int(torch.device(units[0][0].device).type == "cuda")
     task: Any = engine.remote(num_cpus=1, num_gpus=gpus)(_remotely)
     try:
@@ -81,6 +79,14 @@ class _Told(Watcher):
     def pruned(self, job: Job, report: Report) -> None:
         if report.collapsed:
             print(f"collapse: {job} keeps nothing in {', '.join(report.collapsed)}", flush=True)
+
+
+def check(name: str) -> None:
+    """Raise where there is no executor of that name, or not what it needs."""
+    if name not in EXECUTORS:
+        raise ValueError(f"run: executor must be one of {', '.join(EXECUTORS)}, got {name!r}")
+    if name == "ray" and find_spec("ray") is None:
+        raise ImportError('run: executor ray needs ray: pip install "sparseprune[ray]"')
 
 
 EXECUTORS: dict[str, Callable[[list[Unit], Dataset, Path, Watcher, Deliver], None]] = {"local": local, "ray": ray}

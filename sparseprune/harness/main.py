@@ -8,7 +8,7 @@ from .. import models
 from ..data import Dataset, load
 from ..results import Results, Row, identity
 from ..training import gain
-from .executors import EXECUTORS
+from .executors import EXECUTORS, check
 from .plan import Job, Plan
 from .units import units
 from .watcher import Watcher
@@ -47,7 +47,7 @@ def run(
         "prune_ms", "collapsed" (names of layers that keep nothing), "diverged", "losses", "train_seconds", "step_ms"
         (the median), "peak_bytes" (the most that model and training added to the memory in use), "csr_layers" (how many
         have that layout), "layers" (name -> kept, total), "weights" (how many are kept of each size at initialization:
-        `perform.BINS` bins), and "stacked" (how many were trained at once) where not 1.
+        `BINS` bins), and "stacked" (how many were trained at once) where not 1.
 
     Raises:
         ValueError, FileNotFoundError, ImportError: a bad argument, data or file, before anything is written.
@@ -55,8 +55,7 @@ def run(
     Cost: one pruning and one training a job.
     """
     watcher = watcher or Watcher()
-    if executor not in EXECUTORS:
-        raise ValueError(f"run: executor must be one of {', '.join(EXECUTORS)}, got {executor!r}")
+    check(executor)
     if stack != AUTO and (not isinstance(stack, int) or stack < 1):
         raise ValueError(f"run: stack must be auto or at least 1, got {stack!r}")
     dataset = load(plan.dataset, data_dir)

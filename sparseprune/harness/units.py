@@ -9,7 +9,7 @@ from typing import Any
 from ..data import Dataset
 from ..results import Row
 from ..training import train_stacked
-from .perform import CHECKPOINT_SECONDS, Rankings, ends, forget, now, options, perform, prepare
+from .job import CHECKPOINT_SECONDS, Rankings, ends, forget, now, options, perform, prepare
 from .plan import DENSE, MASKED, Job
 from .watcher import Watcher
 

@@ -26,9 +26,12 @@ class IMP:
     Args:
         rewind: r; 0 is the original ticket, at initialization. The sketching paper's: 1000 for VGG-19, 2000 and 6000
             for ResNet-20 on CIFAR-10 and CIFAR-100.
+        reference: "even": T levels of one rate, density^(1/T) >= 0.8, which end at the density. "open_lth": each takes
+            ceil(0.2 n) + 1 of the n that are left, as its comparison with the sorted magnitudes does, and the last what
+            remains to the density.
 
     Raises:
-        ValueError: a rewind below 0.
+        ValueError: a rewind below 0, or another reference.
 
     Cost: ceil(log density / log 0.8) trainings of what follows step r, and as often the r steps before it.
 
@@ -36,6 +39,7 @@ class IMP:
     """
 
     rewind: int = 0
+    reference: str = "even"
     name: ClassVar[str] = "imp"
     iterations: ClassVar[int] = 1
     needs: ClassVar[str] = "nothing"
@@ -44,12 +48,23 @@ class IMP:
     def __post_init__(self) -> None:
         if self.rewind < 0:
             raise ValueError(f"IMP: rewind must be at least 0, got {self.rewind}")
+        if self.reference not in ("even", "open_lth"):
+            raise ValueError(f"IMP: reference must be 'even' or 'open_lth', got {self.reference!r}")
 
     def steps(self, density: float) -> int:
-        """Return the levels at which 0.8 of the weights stay, or a little more to end at `density`."""
+        """Return the levels T = ceil(log density / log 0.8)."""
         return max(1, math.ceil(math.log(density) / math.log(0.8) - 1e-9))  # .8^3 is three levels in floating point too
 
-    def prepared(self, model: nn.Module, *, train: Train) -> nn.Module:
+    def share(self, density: float, t: int, total: int) -> float | None:
+        """Return what is kept after level t of `total` weights; None: density^(t/T)."""
+        if self.reference == "even":
+            return None
+        left = total
+        for _ in range(t):
+            left -= math.ceil(0.2 * left) + 1
+        return max(density, left / total)
+
+    def prepared(self, model: nn.Module, *, train: Train, density: float | None = None) -> nn.Module:
         """Return a copy of the dense net at step r; `train` must give the same each time."""
         net = copy.deepcopy(model)
         if self.rewind:

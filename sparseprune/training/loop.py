@@ -18,6 +18,8 @@ from ..data import Batches, Dataset
 from . import checkpoint as checkpoints
 from . import usage
 
+Progress = Callable[[int, int], None] | None
+
 
 @dataclass(frozen=True)
 class History:
@@ -84,10 +86,11 @@ def train(
     gamma: float = 0.1,
     seed: int = 0,
     device: str | torch.device = "cpu",
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress = None,
     checkpoint: str | Path | None = None,
     checkpoint_seconds: float = 0.0,
     augment: bool = False,
+    schedule: str = "steps",
     start: int = 0,
 ) -> History:
     """Train with SGD on cross-entropy, in place, and measure the test accuracy at the end.
@@ -105,6 +108,7 @@ def train(
         progress: called as progress(steps done, steps in all) after each step.
         checkpoint: a file to resume from where it exists, and to write after an epoch, whole or not at all, where
             `checkpoint_seconds` have passed since the last. A resumed run on a CPU gives an uninterrupted one's bits.
+        schedule: "steps" (milestones and gamma), or "cosine": in epoch e, lr (1 + cos(pi e/epochs))/2.
         start: the step to begin as at: data order and lr are those of steps start + 1, start + 2, ...; momentum is 0.
 
     Returns:
@@ -117,19 +121,14 @@ def train(
     """
     plan = recipe(
         dataset, seed=seed, epochs=epochs, batch_size=batch_size, lr=lr, momentum=momentum, weight_decay=weight_decay,
-        milestones=milestones, gamma=gamma, augment=augment,
+        milestones=milestones, gamma=gamma, augment=augment, schedule=schedule,
     )  # fmt: skip
     run = Run(model, dataset, plan, torch.device(device), start)
     path = Path(checkpoint) if checkpoint is not None else None
     if path is not None:
         run.resume(path)
     usage.reset_peak(run.device)
-    saved = time.monotonic()
-    while run.done < run.total:
-        run.epoch(progress)
-        if path is not None and time.monotonic() - saved >= checkpoint_seconds:
-            run.save(path)
-            saved = time.monotonic()
+    run.advance(run.total, progress, path, checkpoint_seconds)
     peak = usage.peak(run.device)
     accuracy = evaluate(model, run.dataset.test_inputs, run.dataset.test_targets)
     return History(tuple(run.losses), accuracy, run.steps.median_ms(), peak)
@@ -147,6 +146,7 @@ def recipe(
     gamma: float,
     seed: int,
     augment: bool,
+    schedule: str,
 ) -> dict[str, Any]:
     """Return what decides a training, as a checkpoint carries it; arguments and errors are those of `train`."""
     if milestones is None:
@@ -154,7 +154,10 @@ def recipe(
     _check(epochs=epochs, lr=lr, momentum=momentum, weight_decay=weight_decay, gamma=gamma)
     steps = {"epochs": epochs, "batch_size": batch_size, "milestones": list(milestones), "augment": augment}
     rates = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "gamma": gamma}
-    return {"data": dataset.name, "seed": seed, **steps, **rates}
+    if schedule not in ("steps", "cosine"):
+        raise ValueError(f"train: schedule must be 'steps' or 'cosine', got {schedule!r}")
+    other = {} if schedule == "steps" else {"schedule": schedule}  # no key where older checkpoints have none
+    return {"data": dataset.name, "seed": seed, **steps, **rates, **other}
 
 
 class Run:
@@ -169,7 +172,7 @@ class Run:
         self.total = recipe["epochs"] * len(self.batches)
         if not 0 <= start <= self.total:
             raise ValueError(f"train: start must be in [0, {self.total}], the steps of the recipe, got {start}")
-        if start:  # a key only where it matters, so that older checkpoints are found
+        if start:
             self.recipe = {**recipe, "start": start}
         rates = {key: recipe[key] for key in ("lr", "momentum", "weight_decay")}
         self.optimizer = torch.optim.SGD(model.parameters(), **rates)
@@ -177,16 +180,31 @@ class Run:
         self.losses: list[Any] = []
         self.steps = usage.Steps(self.device)
 
-    def epoch(self, progress: Callable[[int, int], None] | None, stop: int | None = None) -> None:
-        """Take what is left of an epoch, or up to step `stop` of the run.
+    def rate(self, epoch: int) -> float:
+        """Return the learning rate of an epoch."""
+        if "schedule" in self.recipe:
+            return self.recipe["lr"] * (1 + math.cos(math.pi * epoch / self.recipe["epochs"])) / 2
+        passed = sum(epoch >= milestone for milestone in self.recipe["milestones"])
+        return self.recipe["lr"] * self.recipe["gamma"] ** passed
+
+    def advance(self, stop: int, progress: Progress, path: Path | None, seconds: float) -> None:
+        """Go on to step `stop`; write a checkpoint after an epoch where `seconds` have passed since the last."""
+        saved = time.monotonic()
+        while self.done < stop:
+            self.epoch(progress, stop)
+            if path is not None and time.monotonic() - saved >= seconds:
+                self.save(path)
+                saved = time.monotonic()
+
+    def epoch(self, progress: Progress, stop: int) -> None:
+        """Take what is left of an epoch, at most up to step `stop`.
 
         The mean loss is fetched once, so that a GPU is not waited for at every step.
         """
         index, first = divmod(self.done, len(self.batches))
-        passed = sum(index >= milestone for milestone in self.recipe["milestones"])
         for group in self.optimizer.param_groups:
-            group["lr"] = self.recipe["lr"] * self.recipe["gamma"] ** passed
-        last = len(self.batches) if stop is None else min(len(self.batches), first + stop - self.done)
+            group["lr"] = self.rate(index)
+        last = min(len(self.batches), first + stop - self.done)
         total, seen = torch.zeros((), device=self.device), 0
         batches = self.batches.at(index)
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):

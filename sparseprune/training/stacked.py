@@ -94,7 +94,7 @@ def gain(
     )  # fmt: skip
     on = torch.device(device)
     alone = Run(copy.deepcopy(models[0]), dataset, plan, on)
-    together = StackedRun(models, dataset, {**plan, "seeds": [0] * len(models)}, on)
+    together = StackedRun(models, dataset, {**plan, "seeds": [0] * len(models)}, on, 0)
     times = []
     for run in (alone, together):
         run.epoch(None, _TRIED_STEPS)
@@ -152,16 +152,11 @@ class StackedRun(Run):
     model: _Stack
 
     def __init__(
-        self,
-        models: Sequence[nn.Module],
-        dataset: Dataset,
-        recipe: dict[str, Any],
-        device: torch.device,
-        start: int = 0,
+        self, models: Sequence[nn.Module], dataset: Dataset, plan: dict[str, Any], device: torch.device, start: int
     ) -> None:
         for model in models:
             model.to(device).train()
-        super().__init__(_Stack(models), dataset, recipe, device, start)
+        super().__init__(_Stack(models), dataset, plan, device, start)
 
     @torch.no_grad()
     def unstack(self, models: Sequence[nn.Module]) -> None:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
 from ..data import Dataset
-from .loop import Run, recipe
+from .loop import Progress, Run, recipe
 
 
 @dataclass(frozen=True)
@@ -22,8 +24,11 @@ class Trainer:
     Args:
         dataset: what `sparseprune.data.load` returned.
         epochs: of the whole recipe.
-        batch_size, lr, momentum, weight_decay, milestones, gamma, seed, device, augment: as in `train`.
+        batch_size, lr, momentum, weight_decay, milestones, gamma, seed, device, augment, schedule: as in `train`.
         progress: called as progress(steps of the recipe done, steps in all) after each step.
+        checkpoints: a folder for what each call ended with, by a digest of what it began with: an interrupted `prune`
+            goes on where it was when called again. Each file holds twice the model; delete the folder at the end.
+        checkpoint_seconds: a call that takes longer is kept at the end of an epoch, too.
 
     Raises:
         ValueError: a bad argument, in the words of `train`.
@@ -40,7 +45,10 @@ class Trainer:
     seed: int = 0
     device: str | torch.device = "cpu"
     augment: bool = False
-    progress: Callable[[int, int], None] | None = None
+    schedule: str = "steps"
+    progress: Progress = None
+    checkpoints: str | Path | None = None
+    checkpoint_seconds: float = 30.0
 
     def __post_init__(self) -> None:
         self._recipe()
@@ -60,9 +68,23 @@ class Trainer:
         if steps is not None and not 0 <= steps <= run.total - start:
             raise ValueError(f"train: steps must be in [0, {run.total - start}], those left of the recipe, got {steps}")
         stop = run.total if steps is None else start + steps
-        while run.done < stop:
-            run.epoch(self.progress, stop)
+        path = None if self.checkpoints is None else Path(self.checkpoints) / f"{_digest(model, run.recipe, stop)}.pt"
+        if path is not None:
+            run.resume(path)
+        if run.done < stop:
+            run.advance(stop, self.progress, path, self.checkpoint_seconds)
+            if path is not None:
+                run.save(path)
 
     def _recipe(self) -> dict[str, Any]:
-        names = ("epochs", "batch_size", "lr", "momentum", "weight_decay", "milestones", "gamma", "seed", "augment")
-        return recipe(self.dataset, **{name: getattr(self, name) for name in names})
+        others = ("dataset", "device", "progress", "checkpoints", "checkpoint_seconds")
+        return recipe(self.dataset, **{f.name: getattr(self, f.name) for f in fields(self) if f.name not in others})
+
+
+def _digest(model: nn.Module, recipe: dict[str, Any], stop: int) -> str:
+    """Return what tells one call from another: the model as it prints, its state, the recipe and the steps."""
+    digest = hashlib.sha256(repr((model, sorted(recipe.items()), stop)).encode())
+    for name, value in model.state_dict().items():
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]

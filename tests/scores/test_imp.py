@@ -1,6 +1,7 @@
 """IMP against its levels written out; each known divergence is a test."""
 
 import copy
+import math
 
 import pytest
 import torch
@@ -127,16 +128,34 @@ def test_levels_for_a_density(density, levels):
     assert IMP().steps(density) == levels
 
 
-def test_divergence_every_level_keeps_the_same_share_and_the_last_the_density_asked_for():
-    """open_lth's levels keep 0.8 of what is left less one weight more, and so end at 0.8^levels only about."""
+def _levels(**options):
+    """How many weights each level trains, and how many are kept in the end."""
     seen, model = [], _model()
 
     def train(net, *steps):
         seen.append(sum(int((w != 0).sum()) for w in _weights(net)))
 
-    total = sum(w.numel() for w in prunable(model).values())
-    masks = prune(model, 0.3, score="imp", train=train)
-    assert seen == [round(0.3 ** (level / 6) * total) for level in range(6)] and masks.kept == round(0.3 * total)
+    return seen, prune(model, 0.3, train=train, **options).kept
+
+
+TOTAL = 36 + 128 + 24
+
+
+def test_every_level_keeps_the_same_share_and_the_last_the_density_asked_for():
+    levels = [round(0.3 ** (level / 6) * TOTAL) for level in range(7)]
+    assert _levels(score="imp") == (levels[:6], levels[6])
+
+
+def test_divergence_open_lth_takes_one_weight_more_a_level():
+    """It keeps |w| > the k-th magnitude counted from 0, k = ceil(0.2 n), for which k + 1 weights go."""
+    left = [TOTAL]
+    while len(left) < 6:
+        magnitudes = torch.rand(left[-1]).sort().values
+        left.append(int((magnitudes > magnitudes[math.ceil(0.2 * left[-1])]).sum()))
+    assert _levels(score=IMP(reference="open_lth")) == (left, round(0.3 * TOTAL))
+    assert left != _levels(score="imp")[0]
+    even = _levels(score=IMP(reference="open_lth"), schedule="exponential")
+    assert even == _levels(score="imp"), "a schedule that is asked for comes before the score's own"
 
 
 def _weights(net: nn.Module):
@@ -165,5 +184,7 @@ def test_shared_weights_are_masked_in_every_layer():
 def test_errors():
     with pytest.raises(ValueError, match="IMP: rewind must be at least 0, got -1"):
         IMP(-1)
+    with pytest.raises(ValueError, match="IMP: reference must be 'even' or 'open_lth', got 'lth'"):
+        IMP(reference="lth")
     with pytest.raises(ValueError, match=r"IMP: train must be a callable .*, got None"):
         IMP().score(_model(), [], loss=F.cross_entropy, masks=None, seed=0)

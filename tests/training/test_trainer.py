@@ -6,7 +6,9 @@ import pytest
 import torch
 from torch import nn
 
+from sparseprune import prune
 from sparseprune.data.dataset import Dataset
+from sparseprune.scores import IMP
 from sparseprune.training import Trainer, train
 
 RECIPE = {"epochs": 3, "batch_size": 16, "lr": 0.05, "milestones": [1], "augment": True, "seed": 5}
@@ -76,6 +78,64 @@ def test_progress_counts_the_steps_of_the_recipe():
     seen = []
     Trainer(tiny(), **RECIPE, progress=lambda *steps: seen.append(steps))(net(), 2, 5)
     assert seen == [(6, STEPS), (7, STEPS)]
+
+
+class Interrupted(Exception):
+    pass
+
+
+def test_an_interrupted_imp_goes_on_where_it_was(tmp_path):
+    """Three levels with rewinding into an epoch; the second is cut short, and only what is missing is trained again."""
+    score, taken = IMP(rewind=4), []
+
+    def count(done, total):
+        taken.append(done)
+        if len(taken) == stop:
+            raise Interrupted
+
+    def pruned(**options):
+        return prune(net(0.3), 0.3, score=score, train=Trainer(tiny(), **RECIPE, **options), iterations=3)
+
+    expected, stop = pruned(progress=lambda *_: None), 4 + 5 + 4
+    kept = {"checkpoints": tmp_path / "deep", "checkpoint_seconds": 0.0, "progress": count}
+    with pytest.raises(Interrupted):
+        pruned(**kept)
+    assert taken == [1, 2, 3, 4, 5, 6, 7, 8, 9, 5, 6, 7, 8], "the dense steps of level 2 are those of level 1"
+    taken.clear()
+    stop = 0
+    assert pruned(**kept) == expected
+    assert taken == [7, 8, 9, 5, 6, 7, 8, 9], "the epoch of level 2 that was whole, and level 1, are kept"
+    taken.clear()
+    assert pruned(**kept) == expected and not taken
+
+
+def test_what_a_call_is_kept_for_is_that_call_alone(tmp_path):
+    """Not one of other weights, steps, recipe or (the same state, another function) net."""
+    taken = []
+
+    def calls(**options):
+        return Trainer(
+            tiny(), **{**RECIPE, **options}, checkpoints=tmp_path, progress=lambda *steps: taken.append(steps)
+        )
+
+    calls()(net(), 2)
+    for trainer, model, steps in (
+        (calls(), net(), (3,)),
+        (calls(), net(), (2, 1)),
+        (calls(lr=0.01), net(), (2,)),
+        (calls(), net(0.5), (2,)),
+        (calls(), net().requires_grad_(False).append(nn.Linear(3, 3)), (2,)),
+    ):
+        taken.clear()
+        trainer(model, *steps)
+        assert taken
+    for density in (0.3, 0.6):
+        taken.clear()
+        prune(net(), density, score="edge_popup", train=calls())
+        assert taken
+    taken.clear()
+    calls()(net(), 2)
+    assert not taken
 
 
 @pytest.mark.parametrize(
