@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -119,26 +119,7 @@ def judged(
     return Claim(text, inside if inside or outside else None, f"difference {numbers} (95 %, {len(one)} paired seeds)")
 
 
-@dataclass(frozen=True)
-class Signs:
-    """How many differences are above, at and below zero, and the two-sided sign test's p, ties left out."""
-
-    wins: int
-    ties: int
-    losses: int
-
-    @classmethod
-    def of(cls, differences: Iterable[float]) -> Signs:
-        """Count the differences' signs."""
-        found = list(differences)
-        wins, losses = sum(x > 0 for x in found), sum(x < 0 for x in found)
-        return cls(wins, len(found) - wins - losses, losses)
-
-    @property
-    def p(self) -> float:
-        """Return the chance of as uneven a count or more, were both signs as likely."""
-        n = self.wins + self.losses
-        return min(1.0, 2 * sum(math.comb(n, k) for k in range(max(self.wins, self.losses), n + 1)) / 2**n)
-
-    def __str__(self) -> str:
-        return f"{self.wins} better, {self.ties} equal, {self.losses} worse (sign test p = {self.p:.2g})"
+def sign_test(wins: int, losses: int) -> float:
+    """Return the two-sided p: the chance of as uneven a count or more, were both signs as likely; ties left out."""
+    n = wins + losses
+    return min(1.0, 2 * sum(math.comb(n, k) for k in range(max(wins, losses), n + 1)) / 2**n)

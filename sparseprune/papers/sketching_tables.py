@@ -19,11 +19,12 @@ from ..data import load
 from ..harness import DENSE, Job, Plan, Watcher
 from ..harness.units import run_unit, units
 from ..methods import Method
+from ..paired import Paired
 from ..results import Results, Row, identity
 from . import _sketching_pictures as pictures
 from ._report import Claim, Experiment, Progress
 from ._sketching_printed import DENSITIES, PRINTED, Setting, gains
-from ._statistics import Signs, judged
+from ._statistics import judged, sign_test
 from ._training import device, threads_for
 
 # Columns: what a reader sees, and the method. IMP rewinds to the step of the net and data set.
@@ -269,15 +270,24 @@ def claims(item: Item, rows: list[Row]) -> list[Claim]:
 
 def _better(item: Item, found: Cells, settings: list[Setting], one: str, other: str) -> Claim:
     differences = [
-        accuracy - found[setting, other][seed] for setting in settings for seed, accuracy in found[setting, one].items()
+        100 * (accuracy - found[setting, other][seed])
+        for setting in settings
+        for seed, accuracy in found[setting, one].items()
     ]
-    ours = Signs.of(differences)
-    shown = f"ours: {ours}, {100 * statistics.fmean(differences):+.2f} points"
+    ours, p, shown = _signs(differences)
+    told = f"ours: {shown}"
     if all({one, other} <= row.keys() for row in PRINTED[item.name].values()):
-        theirs = gains(PRINTED[item.name], one, other)
-        shown += f"; the paper's means: {Signs.of(theirs)}, {statistics.fmean(theirs):+.2f} points"
-    holds = ours.wins > ours.losses if ours.p < SURE else None
-    return Claim(f"{_named(one)} >= {_named(other)}", holds, shown)
+        told += f"; the paper's means: {_signs(gains(PRINTED[item.name], one, other))[2]}"
+    return Claim(f"{_named(one)} >= {_named(other)}", ours.wins > ours.losses if p < SURE else None, told)
+
+
+def _signs(differences: list[float]) -> tuple[Paired, float, str]:
+    """Return the pairs' statistics, the sign test's p, and both in words; pairs count as independent."""
+    found = Paired.of(differences)
+    assert found is not None  # every item has settings and seeds
+    p = sign_test(found.wins, found.losses)
+    counts = f"{found.wins} better, {found.ties} equal, {found.losses} worse (sign test p = {p:.2g})"
+    return found, p, f"{counts}, {found.mean:+.2f} points"
 
 
 def _by_seed(found: Cells, settings: list[Setting], column: str) -> dict[int, float]:
