@@ -12,10 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-_LEFT_OUT = frozenset(
-    "layer_norm rms_norm group_norm instance_norm softmax log_softmax softmin gumbel_softmax "
-    "gelu silu mish elu selu celu softplus hardswish hardtanh relu6 tanh hardtanh_ elu_ selu_ celu_ tanh_".split()
-)
+_NORMALIZATIONS = "layer_norm rms_norm group_norm instance_norm softmax log_softmax softmin"
+_ACTIVATIONS = "gelu silu mish elu elu_ selu selu_ celu celu_ softplus hardswish hardtanh hardtanh_ relu6 tanh tanh_"
+_LEFT_OUT = frozenset(f"{_NORMALIZATIONS} {_ACTIVATIONS}".split())
 
 
 class Linearized(TorchFunctionMode):

@@ -312,7 +312,8 @@ _RULES: dict[str, _Rule] = {
         "view view_as reshape reshape_as flatten unflatten ravel permute transpose t swapaxes movedim "
         "squeeze squeeze_ unsqueeze unsqueeze_ expand expand_as repeat tile flip roll "
         "chunk split tensor_split unbind select narrow __getitem__ index_select gather diagonal unfold fold "
-        "pixel_shuffle pixel_unshuffle channel_shuffle interpolate mean sum amax amin cumsum embedding repeat_interleave",
+        "pixel_shuffle pixel_unshuffle channel_shuffle interpolate mean sum amax amin cumsum "
+        "embedding repeat_interleave",
     ),
     **_rules(_adds, "add __add__ __radd__ sub subtract __sub__ __rsub__ rsub"),
     **_rules(_adds, "maximum minimum where clamp clamp_min clamp_max"),
