@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ..prunable import prunable
 from ._linear import Linearized
 from ._scaled import Scaled, scaled, times_power
+from ._stored import Stored, stored, value
 
 # Scores are dR/dw * w times the power of two that brings R into 2^-32 ... 2^64. Where the largest score of a layer then
 # is below 2^-60, its small ones would come too close to the end of float32.
@@ -45,21 +46,21 @@ class Flow:
 
     def scores(self, model: nn.Module, batches: Batches, masks: Masks | None) -> dict[str, Tensor]:
         """Return |dR/dv * v| of every prunable weight; see `SynFlow`."""
-        stored = prunable(model)
-        if not stored:
+        weights = prunable(model)
+        if not weights:
             raise ValueError(
                 f"{self.who}: model must hold an nn.Linear or nn.Conv2d, got {type(model).__name__} with none"
             )
-        double = any(w.dtype == torch.float64 for w in stored.values())
+        double = any(w.dtype == torch.float64 for w in weights.values())
         if not double:
             try:
-                scores, peaks = self._pass(model, stored, batches, masks or {}, torch.float32)
+                scores, peaks = self._pass(model, weights, batches, masks or {}, torch.float32)
             except OverflowError:
                 pass
             else:
                 if all(math.isfinite(peak) and peak >= _FAINTEST for peak in peaks.values()):
                     return scores
-        scores, peaks = self._pass(model, stored, batches, masks or {}, torch.float64)
+        scores, peaks = self._pass(model, weights, batches, masks or {}, torch.float64)
         for name, peak in peaks.items():
             if not math.isfinite(peak):
                 raise OverflowError(f"{self.who}: scores must be finite in float64, got a peak of {peak} in {name!r}")
@@ -70,13 +71,14 @@ class Flow:
         return {name: times_power(s, shift).to(torch.float32) for name, s in scores.items()}
 
     def _pass(
-        self, model: nn.Module, stored: Mapping[str, Tensor], batches: Batches, masks: Masks, dtype: torch.dtype
+        self, model: nn.Module, weights: Mapping[str, Tensor], batches: Batches, masks: Masks, dtype: torch.dtype
     ) -> tuple[dict[str, Tensor], dict[str, float]]:
         """Return the scores in that dtype, and the largest score of each layer that is in use and not all masked."""
-        weights = {name: self._effective(w, masks.get(name), dtype) for name, w in stored.items()}
-        sums: list[Tensor | None] = [None] * len(weights)
+        leaves = {name: stored(w, masks.get(name), self.power, dtype) for name, w in weights.items()}
+        sums: dict[str, Tensor] = {}
         shift: int | None = None
-        with _of_absolute_values(model, {id(stored[name]): w for name, w in weights.items()}, dtype):
+        stand_ins = {id(weights[n]): leaf if leaf.device.type == "cpu" else value(leaf) for n, leaf in leaves.items()}
+        with _of_absolute_values(model, stand_ins, dtype):
             for x, _ in batches:
                 with Linearized() if self.linear else nullcontext():
                     flow = model(scaled(x.detach().to(dtype)) if x.is_floating_point() else x)
@@ -89,37 +91,45 @@ class Flow:
                 if shift is None:
                     shift = min(max(bits + exponent, _FLOW[0]), _FLOW[1]) - (bits + exponent)
                 seed = torch.full_like(flow, 2.0 ** min(max(shift + exponent, -1000), 1000))
-                grads = torch.autograd.grad(flow, list(weights.values()), seed, allow_unused=True)
-                sums = [g if s is None else s if g is None else s + g for s, g in zip(sums, grads, strict=True)]
+                for name, s in _products(flow, seed, leaves).items():
+                    sums[name] = sums[name].add_(s) if name in sums else s
         if shift is None:
             raise ValueError(f"{self.who}: batches must hold at least one sample, got none")
-        return _products(weights, sums)
-
-    def _effective(self, w: Tensor, mask: Tensor | None, dtype: torch.dtype) -> Tensor:
-        """|m w|^power, a leaf of the graph; a bool mask is made a number first: the product is then vectorised."""
-        w = w.detach()
-        v = w.abs().to(dtype) if mask is None else mask.to(dtype, copy=True).mul_(w).abs_()
-        return (v if self.power == 1 else v.square_()).requires_grad_()
+        return _absolute(leaves, sums)
 
 
-def _products(
-    weights: Mapping[str, Tensor], grads: Sequence[Tensor | None]
-) -> tuple[dict[str, Tensor], dict[str, float]]:
-    """Return |gradient * weight| in the memory of the gradient, and the peaks."""
+def _products(flow: Tensor, seed: Tensor, leaves: Mapping[str, Stored]) -> dict[str, Tensor]:
+    """Return gradient times value of each leaf that the flow passes, in memory of their own."""
+    written = {name: leaf.written for name, leaf in leaves.items() if leaf.written is not None}
+    with torch._C.DisableTorchFunctionSubclass():
+        inputs = [*leaves.values(), *written.values()]
+        grads = torch.autograd.grad(flow, inputs, seed, allow_unused=True)
+        products = {name: s for name, s in zip(leaves, grads, strict=False) if s is not None}
+        grads = grads[len(leaves) :]
+        owners = Counter(g.data_ptr() for g in grads if g is not None)
+        for (name, v), g in zip(written.items(), grads, strict=True):
+            if g is None:
+                continue
+            # One gradient may serve two weights that are added, or be an expanded number.
+            shared = owners[g.data_ptr()] > 1 or not g.is_contiguous()
+            s = g * v.detach() if shared else g.mul_(v.detach())
+            products[name] = products[name].add_(s) if name in products else s
+    return products
+
+
+def _absolute(leaves: Mapping[str, Stored], sums: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, float]]:
+    """Return the scores |sum|, in its memory, and the peak of each layer that is in use and not all masked."""
     scores, peaks = {}, {}
-    owners = Counter(g.data_ptr() for g in grads if g is not None)
-    for (name, leaf), g in zip(weights.items(), grads, strict=True):
-        w = leaf.detach()
-        if g is None:
-            scores[name] = torch.zeros_like(w)
+    for name, leaf in leaves.items():
+        if name not in sums:
+            scores[name] = torch.zeros(leaf.shape, dtype=leaf.dtype, device=leaf.device)
             continue
-        # One gradient may serve two weights that are added, or be an expanded number.
-        shared = owners[g.data_ptr()] > 1 or not g.is_contiguous()
-        s = g * w if shared else g.mul_(w)
-        low, high = (float(bound) for bound in s.aminmax())
+        s = sums[name]
+        known = len(leaf.bounds) == 1 and leaf.written is None  # by the pass that made it
+        low, high = leaf.bounds[0] if known else (float(bound) for bound in s.aminmax())
         scores[name] = s if low >= 0 else s.abs_()
         peak = max(high, -low)
-        if not peak < _FAINTEST or w.any():
+        if not peak < _FAINTEST or value(leaf).any():
             peaks[name] = peak
     return scores, peaks
 

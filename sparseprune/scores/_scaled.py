@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from ._conv import conv2d
+from ._stored import Stored, conv2d, linear, value
 
 # The peak of a product is brought back to [1/2, 1) where it leaves 2^low ... 2^high: an ordinary net is not touched,
 # and what one layer can do to a peak stays far from the ends of the type.
@@ -44,8 +45,10 @@ class Scaled(Tensor):
     ) -> Any:
         """Run one op of the forward pass by the rule of its name."""
         kwargs = kwargs or {}
-        if func is torch.conv2d:
-            func = conv2d
+        if func in _READING_STORED:
+            func = _READING_STORED[func]
+        elif Stored in types:
+            args, kwargs = _map(value, (args, kwargs))
         with torch._C.DisableTorchFunctionSubclass():
             if func in _METADATA:
                 return func(*args, **kwargs)
@@ -336,6 +339,7 @@ _RULES: dict[str, _Rule] = {
     "pad": _pad,
     "__setitem__": _sets,
 }
+_READING_STORED = {torch.conv2d: conv2d, F.linear: linear}
 _METADATA = {Tensor.dim, Tensor.size, Tensor.numel}
 _PRODUCTS = {
     name for name, rule in _RULES.items() if rule in (_multiplies, _divides, _batch_norm) or rule.__name__ == "product"
