@@ -41,7 +41,7 @@ Tensor flow_forward_cpu(Tensor weight, std::optional<Tensor> mask, Tensor x, int
   Tensor y = torch::stable::new_empty(weight, {weight.size(0), x.size(0)});
   on_wide_type("flow_forward", type, [&]<class T>() {
     const Flow<T> p{data<T>(weight), data<T>(x),         nullptr,   kept,      static_cast<T*>(y.data_ptr()), nullptr,
-                    nullptr,         weight.size(0),     weight.size(1), x.size(0), power == 2};
+                    nullptr,         weight.size(0),     weight.size(1), x.size(0), power == 2,       false};
     torch::stable::parallel_for(0, (p.outputs + FLOW_ROWS - 1) / FLOW_ROWS, 1, [&](int64_t begin, int64_t end) {
       std::vector<std::array<T, FLOW_ROWS>> sums(p.places);
       auto* const sum = reinterpret_cast<T(*)[FLOW_ROWS]>(sums.data());
@@ -59,6 +59,14 @@ int64_t chunk_width(int64_t inputs, int64_t places) {
   return std::max<int64_t>(16, ((share + pieces - 1) / pieces + 15) / 16 * 16);
 }
 
+// Whether scores are too many for the caches, and each row begins at a cache line.
+bool streamed(const Tensor& scores) {
+  const auto begin = reinterpret_cast<uintptr_t>(scores.data_ptr());
+  const uint64_t size = scores.scalar_type() == ScalarType::Float ? 4 : 8, bytes = scores.numel() * size;
+  if (bytes < 4 << 20 || begin % 64 != 0 || scores.size(1) * size % 64 != 0) return false;
+  return true;
+}
+
 std::tuple<Tensor, Tensor, Tensor> flow_backward_cpu(Tensor weight, std::optional<Tensor> mask, Tensor x, Tensor grad,
                                                      int64_t power) {
   const uint8_t* kept = checked_mask("flow_backward", weight, mask);
@@ -71,7 +79,7 @@ std::tuple<Tensor, Tensor, Tensor> flow_backward_cpu(Tensor weight, std::optiona
   Tensor bounds = torch::stable::new_zeros(weight, {2});
   on_wide_type("flow_backward", type, [&]<class T>() {
     const Flow<T> p{data<T>(weight), data<T>(x), data<T>(grad), kept, nullptr, static_cast<T*>(dx.data_ptr()),
-                    static_cast<T*>(scores.data_ptr()), weight.size(0), weight.size(1), x.size(0), power == 2};
+                    static_cast<T*>(scores.data_ptr()), weight.size(0), weight.size(1), x.size(0), power == 2, streamed(scores)};
     const int64_t width = chunk_width(p.inputs, p.places), chunks = (p.inputs + width - 1) / width;
     std::vector<std::array<T, 2>> found(chunks, {T{0}, T{0}});
     torch::stable::parallel_for(0, chunks, 1, [&](int64_t begin, int64_t end) {

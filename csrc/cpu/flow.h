@@ -11,7 +11,7 @@ struct Flow {
   const uint8_t* mask;    // [outputs, inputs] or null
   T *y, *dx, *scores;     // [outputs, places]; [places, inputs]; [outputs, inputs]
   int64_t outputs, inputs, places;
-  bool square;
+  bool square, stream;    // stream: write scores past the caches
 };
 
 constexpr int FLOW_ROWS = 4;          // of weights at a time, sharing what is loaded of x

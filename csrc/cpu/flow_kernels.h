@@ -23,7 +23,18 @@ void flow_weights(const Flow<T>& p, int64_t row, int64_t k, int64_t n, T (*v)[FL
   }
 }
 
-// sum[r][p] += v[r] . x[p] for P places from `place` on.
+// total[i] = the sum of the lanes of x[i], i < N.
+template <int N, class C>
+INLINE void add_lanes(const Vec<C>* x, C* total) {
+  using V = Vec<C>;
+  for (int g = 0; g < N; g += V::LANES) {
+    V held[V::LANES];
+    UNROLL for (int i = 0; i < V::LANES; ++i) held[i] = g + i < N ? x[g + i] : V::zero();
+    V::sums(held).store(total + g);
+  }
+}
+
+// sum[p][r] += v[r] . x[p] for P places from `place` on.
 template <int P, class T>
 void flow_dots(const Flow<T>& p, const T (*v)[FLOW_CHUNK], int64_t place, int64_t k, int64_t n, T (*sum)[FLOW_ROWS]) {
   using V = Vec<T>;
@@ -41,13 +52,10 @@ void flow_dots(const Flow<T>& p, const T (*v)[FLOW_CHUNK], int64_t place, int64_
       UNROLL for (int r = 0; r < FLOW_ROWS; ++r) dot[q][r].add_product(weight[r], at);
     }
   }
+  T lanes[P * FLOW_ROWS < V::LANES ? V::LANES : P * FLOW_ROWS];
+  add_lanes<P * FLOW_ROWS>(&dot[0][0], lanes);
   for (int q = 0; q < P; ++q) {
-    for (int r = 0; r < FLOW_ROWS; ++r) {
-      T lanes[V::LANES], total = 0;
-      dot[q][r].store(lanes);
-      for (int l = 0; l < V::LANES; ++l) total += lanes[l];
-      sum[place + q][r] += total;
-    }
+    for (int r = 0; r < FLOW_ROWS; ++r) sum[place + q][r] += lanes[q * FLOW_ROWS + r];
   }
 }
 
@@ -108,12 +116,16 @@ void flow_columns(const Flow<T>& p, int64_t k, int64_t n, int64_t held, T* dx, T
       UNROLL for (int r = 0; r < FLOW_ROWS; ++r) weight[r] = V::load(v[r] + i, part);
       flow_back<T>(p.x + k + i, dx + i, grad, p.places, p.inputs, held, weight, score, part);
       UNROLL for (int r = 0; r < FLOW_ROWS; ++r) {
-        if (r < rows) score[r].store(p.scores + (row + r) * p.inputs + k + i, part);
+        T* const out = p.scores + (row + r) * p.inputs + k + i;
+        if (r >= rows) continue;
+        if (p.stream && part.n == V::LANES) score[r].stream(out);
+        else score[r].store(out, part);
         low = score[r].v < low ? score[r].v : low;
         high = score[r].v > high || score[r].v != score[r].v ? score[r].v : high;  // a NaN stays seen
       }
     }
   }
+  V::fence();
   for (int l = 0; l < V::LANES; ++l) {
     bounds[0] = low[l] < bounds[0] ? low[l] : bounds[0];
     bounds[1] = high[l] > bounds[1] || high[l] != high[l] ? high[l] : bounds[1];
