@@ -83,12 +83,12 @@ std::tuple<Tensor, Tensor, Tensor> flow_backward_cpu(Tensor weight, std::optiona
     const int64_t width = chunk_width(p.inputs, p.places), chunks = (p.inputs + width - 1) / width;
     std::vector<std::array<T, 2>> found(chunks, {T{0}, T{0}});
     torch::stable::parallel_for(0, chunks, 1, [&](int64_t begin, int64_t end) {
-      const Lines<T> back = lines<T>(p.places * width);
+      const Lines<T> here = lines<T>(p.places * width), back = lines<T>(p.places * width);
       std::vector<std::array<T, FLOW_ROWS>> grads(p.places);
       auto* const rows = reinterpret_cast<T(*)[FLOW_ROWS]>(grads.data());
       for (int64_t c = begin; c < end; ++c) {
         const int64_t k = c * width, n = std::min(width, p.inputs - k);
-        ON_ISA(flow_columns<T>(p, k, n, width, back.get(), rows, found[c].data()));
+        ON_ISA(flow_columns<T>(p, k, n, width, here.get(), back.get(), rows, found[c].data()));
       }
     });
     auto* const total = static_cast<T*>(bounds.data_ptr());

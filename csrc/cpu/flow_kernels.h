@@ -78,13 +78,13 @@ void flow_rows(const Flow<T>& p, int64_t row, T (*sum)[FLOW_ROWS]) {
 
 // One register of inputs of FLOW_ROWS rows: dx[q] += v g, and v (g . x) to the scores.
 template <class T>
-INLINE void flow_back(const T* x, T* dx, const T (*grad)[FLOW_ROWS], int64_t places, int64_t pitch, int64_t held,
-                      const Vec<T>* weight, Vec<T>* score, typename Vec<T>::Part part) {
+INLINE void flow_back(const T* x, T* dx, const T (*grad)[FLOW_ROWS], int64_t places, int64_t held, Vec<T>* weight,
+                      Vec<T>* score, typename Vec<T>::Part part) {
   using V = Vec<T>;
   V total[FLOW_ROWS];
   UNROLL for (int r = 0; r < FLOW_ROWS; ++r) total[r] = V::zero();
   for (int64_t q = 0; q < places; ++q) {
-    const V at = V::load(x + q * pitch, part);
+    const V at = V::load(x + q * held, part);
     V back = V::load(dx + q * held);
     UNROLL for (int r = 0; r < FLOW_ROWS; ++r) {
       const V g = V::all(grad[q][r]);
@@ -96,13 +96,14 @@ INLINE void flow_back(const T* x, T* dx, const T (*grad)[FLOW_ROWS], int64_t pla
   UNROLL for (int r = 0; r < FLOW_ROWS; ++r) score[r] = {weight[r].v * total[r].v};
 }
 
-// dx and scores of the inputs [k, k + n), n <= FLOW_CHUNK, and the least and largest score. Scratch: dx [places, held],
-// grad [places][FLOW_ROWS].
+// dx and scores of the inputs [k, k + n), n <= FLOW_CHUNK, and the least and largest score. Scratch: x and dx
+// [places, held], copies: rows of a power of two apart would fall on few sets of the cache; grad [places][FLOW_ROWS].
 template <class T>
-void flow_columns(const Flow<T>& p, int64_t k, int64_t n, int64_t held, T* dx, T (*grad)[FLOW_ROWS], T* bounds) {
+void flow_columns(const Flow<T>& p, int64_t k, int64_t n, int64_t held, T* x, T* dx, T (*grad)[FLOW_ROWS], T* bounds) {
   using V = Vec<T>;
   alignas(64) T v[FLOW_ROWS][FLOW_CHUNK];
   std::memset(dx, 0, p.places * held * sizeof(T));
+  for (int64_t q = 0; q < p.places; ++q) std::memcpy(x + q * held, p.x + q * p.inputs + k, n * sizeof(T));
   typename V::V low = {}, high = {};
   for (int64_t row = 0; row < p.outputs; row += FLOW_ROWS) {
     const int rows = static_cast<int>(std::min<int64_t>(FLOW_ROWS, p.outputs - row));
@@ -114,7 +115,7 @@ void flow_columns(const Flow<T>& p, int64_t k, int64_t n, int64_t held, T* dx, T
       const auto part = V::part(static_cast<int>(std::min<int64_t>(V::LANES, n - i)));
       V weight[FLOW_ROWS], score[FLOW_ROWS];
       UNROLL for (int r = 0; r < FLOW_ROWS; ++r) weight[r] = V::load(v[r] + i, part);
-      flow_back<T>(p.x + k + i, dx + i, grad, p.places, p.inputs, held, weight, score, part);
+      flow_back<T>(x + i, dx + i, grad, p.places, held, weight, score, part);
       UNROLL for (int r = 0; r < FLOW_ROWS; ++r) {
         T* const out = p.scores + (row + r) * p.inputs + k + i;
         if (r >= rows) continue;

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import get_gradient_edge
 
 from ..prunable import prunable
 from ._linear import Linearized
@@ -75,9 +76,8 @@ class Flow:
     ) -> tuple[dict[str, Tensor], dict[str, float]]:
         """Return the scores in that dtype, and the largest score of each layer that is in use and not all masked."""
         leaves = {name: stored(w, masks.get(name), self.power, dtype) for name, w in weights.items()}
-        sums: dict[str, Tensor] = {}
         shift: int | None = None
-        stand_ins = {id(weights[n]): leaf if leaf.device.type == "cpu" else value(leaf) for n, leaf in leaves.items()}
+        stand_ins = {id(w): leaves[n] if w.device.type == "cpu" else value(leaves[n]) for n, w in weights.items()}
         with _of_absolute_values(model, stand_ins, dtype):
             for x, _ in batches:
                 with Linearized() if self.linear else nullcontext():
@@ -91,46 +91,41 @@ class Flow:
                 if shift is None:
                     shift = min(max(bits + exponent, _FLOW[0]), _FLOW[1]) - (bits + exponent)
                 seed = torch.full_like(flow, 2.0 ** min(max(shift + exponent, -1000), 1000))
-                for name, s in _products(flow, seed, leaves).items():
-                    sums[name] = sums[name].add_(s) if name in sums else s
+                _backward(flow, seed, list(leaves.values()))
         if shift is None:
             raise ValueError(f"{self.who}: batches must hold at least one sample, got none")
-        return _absolute(leaves, sums)
+        return _absolute(leaves)
 
 
-def _products(flow: Tensor, seed: Tensor, leaves: Mapping[str, Stored]) -> dict[str, Tensor]:
-    """Return gradient times value of each leaf that the flow passes, in memory of their own."""
-    written = {name: leaf.written for name, leaf in leaves.items() if leaf.written is not None}
+def _backward(flow: Tensor, seed: Tensor, leaves: Sequence[Stored]) -> None:
+    """Add gradient times value to the scores of each leaf that the flow passes."""
     with torch._C.DisableTorchFunctionSubclass():
-        inputs = [*leaves.values(), *written.values()]
-        grads = torch.autograd.grad(flow, inputs, seed, allow_unused=True)
-        products = {name: s for name, s in zip(leaves, grads, strict=False) if s is not None}
-        grads = grads[len(leaves) :]
+        ways = [(leaf, get_gradient_edge(at)) for leaf in leaves for at in (leaf, leaf.written) if at is not None]
+    # Outside: someone's own backward may take a leaf for its value.
+    grads = torch.autograd.grad(flow, [at for _, at in ways], seed, allow_unused=True)
+    with torch._C.DisableTorchFunctionSubclass():
         owners = Counter(g.data_ptr() for g in grads if g is not None)
-        for (name, v), g in zip(written.items(), grads, strict=True):
-            if g is None:
-                continue
-            # One gradient may serve two weights that are added, or be an expanded number.
-            shared = owners[g.data_ptr()] > 1 or not g.is_contiguous()
-            s = g * v.detach() if shared else g.mul_(v.detach())
-            products[name] = products[name].add_(s) if name in products else s
-    return products
+        for (leaf, _), g in zip(ways, grads, strict=True):
+            if g is not None:
+                # One gradient may serve two weights that are added, or be an expanded number.
+                shared = owners[g.data_ptr()] > 1 or not g.is_contiguous()
+                leaf.add(g * value(leaf).detach() if shared else g.mul_(value(leaf).detach()))
 
 
-def _absolute(leaves: Mapping[str, Stored], sums: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, float]]:
-    """Return the scores |sum|, in its memory, and the peak of each layer that is in use and not all masked."""
+def _absolute(leaves: Mapping[str, Stored]) -> tuple[dict[str, Tensor], dict[str, float]]:
+    """Return the scores in absolute value, and the peak of each layer that is in use and not all masked."""
     scores, peaks = {}, {}
-    for name, leaf in leaves.items():
-        if name not in sums:
-            scores[name] = torch.zeros(leaf.shape, dtype=leaf.dtype, device=leaf.device)
-            continue
-        s = sums[name]
-        known = len(leaf.bounds) == 1 and leaf.written is None  # by the pass that made it
-        low, high = leaf.bounds[0] if known else (float(bound) for bound in s.aminmax())
-        scores[name] = s if low >= 0 else s.abs_()
-        peak = max(high, -low)
-        if not peak < _FAINTEST or value(leaf).any():
-            peaks[name] = peak
+    with torch._C.DisableTorchFunctionSubclass():
+        for name, leaf in leaves.items():
+            s = leaf.scores
+            if s is None:
+                scores[name] = leaf.new_zeros(leaf.shape).as_subclass(Tensor)
+                continue
+            low, high = leaf.bounds or (float(bound) for bound in s.aminmax())
+            scores[name] = s if low >= 0 else s.abs_()
+            peak = max(high, -low)
+            if not peak < _FAINTEST or value(leaf).any():
+                peaks[name] = peak
     return scores, peaks
 
 

@@ -16,20 +16,26 @@ from torch.nn.modules.utils import _pair
 
 # Places (pixels of an output, or samples of a linear layer) up to which this is faster than products of what is written
 # out.
-_PLACES = 64
+_PLACES = 32
 _METADATA = frozenset("__get__ __len__ size dim ndimension numel nelement stride is_contiguous get_device".split())
 
 
 class Stored(Tensor):
     """A leaf whose memory is that of w, and which any op sees as v = |m w|^power.
 
-    conv2d and linear below hand its gradient back times v; other ops that of `written`, as it is.
+    conv2d and linear below add what they give to its scores; other ops leave a gradient by v, as usual.
     """
 
     mask: Tensor | None
     power: int
     written: Tensor | None  # v, a leaf of its own, once something asked for it
-    bounds: list[tuple[float, float]]  # of 0 and the gradients handed back
+    scores: Tensor | None  # the sum of gradients by v, times v
+    bounds: tuple[float, float] | None  # of 0 and the scores, where the pass that made them told
+
+    def add(self, scores: Tensor, bounds: tuple[float, float] | None = None) -> None:
+        """Add to the scores, whose memory the first take over."""
+        self.bounds = bounds if self.scores is None else None
+        self.scores = scores if self.scores is None else self.scores.add_(scores)
 
     @classmethod
     def __torch_function__(
@@ -50,7 +56,7 @@ def stored(w: Tensor, mask: Tensor | None, power: int, dtype: torch.dtype) -> St
         w, mask = w * mask, None
     leaf = w.contiguous().as_subclass(Stored)
     leaf.mask, leaf.power = None if mask is None else mask.contiguous(), power
-    leaf.written, leaf.bounds = None, []
+    leaf.written = leaf.scores = leaf.bounds = None
     with torch._C.DisableTorchFunctionSubclass():
         leaf.requires_grad_()
     return leaf
@@ -101,7 +107,7 @@ def conv2d(
 
 
 class _Flow(torch.autograd.Function):
-    """y [O, P] = v x^T of x [P, K]; differentiable once, and the weight's gradient is handed back times v."""
+    """y [O, P] = v x^T of x [P, K]; differentiable once, and what comes back is added to the scores of the leaf."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, leaf: Stored) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -111,12 +117,12 @@ class _Flow(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
         (x,), leaf = ctx.saved_tensors, ctx.leaf
+        dx, scores, bounds = torch.ops.sparseprune.flow_backward(*_matrices(leaf), x, grad, leaf.power)
         with torch._C.DisableTorchFunctionSubclass():
-            dx, scores, bounds = torch.ops.sparseprune.flow_backward(*_matrices(leaf), x, grad, leaf.power)
-            leaf.bounds.append(tuple(bounds.tolist()))
-            return dx, scores.view(leaf.shape)
+            leaf.add(scores.view(leaf.shape), tuple(bounds.tolist()))
+        return dx, None
 
 
 def _matrices(leaf: Stored) -> tuple[Tensor, Tensor | None]:
