@@ -56,6 +56,11 @@ class Live(Watcher):
                 f"collapse: {job} keeps nothing in {', '.join(report.collapsed)}", highlight=False, soft_wrap=True
             )
 
+    def scored(self, job: Job, done: int, total: int) -> None:
+        """Tell of a scoring of several iterations where the bar's text stands."""
+        if total > 1:
+            self._bar.update(self._task, description=f"{job}: scoring {done}/{total}")
+
     def stepped(self, job: Job, done: int, total: int) -> None:
         """Move the bar by part of a job."""
         self._bar.update(self._task, completed=self._done + done / total, description=str(job))

@@ -27,6 +27,12 @@ def prunable(model: nn.Module, modules: Iterable[str | nn.Module] | None = None)
     return {name: cast(nn.Parameter, group[0].weight) for name, group in layers(model, modules).items()}
 
 
+def biases(model: nn.Module, modules: Iterable[str | nn.Module] | None = None) -> dict[str, nn.Parameter]:
+    """Return the biases of the layers of `prunable(model, modules)`, in the model's order; a shared one once."""
+    owned = {id(layer.bias) for group in layers(model, modules).values() for layer in group}
+    return {name: p for name, p in model.named_parameters() if id(p) in owned}
+
+
 def layers(
     model: nn.Module, modules: Iterable[str | nn.Module] | None = None
 ) -> dict[str, list[nn.Linear | nn.Conv2d]]:

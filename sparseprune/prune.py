@@ -18,7 +18,7 @@ from . import densities, scores
 from . import inputs as inputs_
 from . import select as select_
 from .masks import Masks
-from .prunable import layers, prunable
+from .prunable import biases, layers, prunable
 from .replica import is_spread, replica, unwrapped
 from .shards import bounds, full, like, nonzero
 
@@ -40,7 +40,7 @@ class Ranking:
         kept: how many to keep: one global count, or name -> count.
         before: the masks that the scores were taken under; None: the dense net.
         seed: given to `rank`; `draw`: of the last selection.
-        groups: name -> groups of its convolution.
+        groups: name of a weight -> groups of its convolution; what else was scored has no mask.
     """
 
     scores: Mapping[str, Tensor]
@@ -57,7 +57,7 @@ class Ranking:
             ValueError: an unknown selector, or more asked for than it can give.
         """
         chosen = _select(select_.get(select), self.scores, self.kept, self.before, self.draw)
-        return Masks(chosen, seed=self.seed, groups=self.groups)
+        return Masks({name: chosen[name] for name in self.groups}, seed=self.seed, groups=self.groups)
 
 
 def prune(
@@ -70,7 +70,7 @@ def prune(
     scope: str | None = None,
     distribution: str | None = None,
     iterations: int | None = None,
-    schedule: str = "exponential",
+    schedule: str | None = None,
     data: Iterable[tuple[Any, Any]] | None = None,
     inputs: str | Tensor | None = None,
     redraw: bool | None = None,
@@ -98,7 +98,7 @@ def prune(
             published one, for most "global".
         distribution: per-layer densities: "uniform", "erk" or "balanced"; overrides `scope`.
         iterations: T; None: the score's published default.
-        schedule: "exponential" or "linear".
+        schedule: "exponential" or "linear"; None: the score's published one, for most "exponential".
         data: a re-iterable of (input, target) batches. A data-free score takes only shape and moments from it.
         inputs: "ones", "normal", "chi", "sparse" or a tensor [B, ...]: score on these, with random labels.
         redraw: whether synthetic inputs are drawn anew at each iteration; None: "chi" is, as published.
@@ -158,7 +158,7 @@ def rank(
     scope: str | None = None,
     distribution: str | None = None,
     iterations: int | None = None,
-    schedule: str = "exponential",
+    schedule: str | None = None,
     data: Iterable[tuple[Any, Any]] | None = None,
     inputs: str | Tensor | None = None,
     redraw: bool | None = None,
@@ -185,6 +185,8 @@ def rank(
     if getattr(scorer, "trains", False) and train is None:
         raise ValueError(f"prune: train must be given for score {scorer.name!r}, got none")
     parts = {name: p for name, p in prunable(model).items() if name in found}
+    if getattr(scorer, "biases", False):
+        parts |= biases(model, [layer for group in found.values() for layer in group])
     shapes = {name: p.shape for name, p in parts.items()}
     on_shards = is_spread(model) and getattr(scorer, "elementwise", False)
     work = model if on_shards else replica(model)
@@ -202,7 +204,7 @@ def rank(
         )
         for t in range(1, steps + 1):
             whole = masks if on_shards or masks is None else {name: full(mask) for name, mask in masks.items()}
-            share = SCHEDULES[schedule](density, t / steps) if t < steps else density
+            share = _share(scorer, schedule, density, t, steps, shapes) if t < steps else density
             wanted = {"density": share} if getattr(scorer, "needs_density", False) else {}
             raw = scorer.score(
                 work,
@@ -273,6 +275,13 @@ def _counts(shapes: densities.Shapes, density: float, scope: str, distribution: 
     return densities.RULES[distribution or "uniform"](shapes, density)
 
 
+def _share(scorer: Any, schedule: str | None, density: float, t: int, steps: int, shapes: densities.Shapes) -> float:
+    """What is kept after iteration t of the weights: by the schedule, or by the score's own where none is given."""
+    total = sum(math.prod(shape) for shape in shapes.values())
+    own = scorer.share(density, t, total) if schedule is None and hasattr(scorer, "share") else None
+    return SCHEDULES[schedule or "exponential"](density, t / steps) if own is None else own
+
+
 def _derived(seed: int, purpose: int, step: int) -> int:
     """A seed of its own for each purpose (0 score, 1 selector, 2 inputs, 3 the global generator) and iteration."""
     sequence = np.random.SeedSequence(int(seed) % (1 << 64), spawn_key=(purpose, step))
@@ -299,11 +308,12 @@ def _check(
     scope: str,
     distribution: str | None,
     steps: int,
-    schedule: str,
+    schedule: str | None,
     seed: int,
 ) -> None:
     _one_of("scope", scope, SCOPES)
-    _one_of("schedule", schedule, SCHEDULES)
+    if schedule is not None:
+        _one_of("schedule", schedule, SCHEDULES)
     if distribution is not None:
         _one_of("distribution", distribution, densities.RULES)
     if isinstance(steps, bool) or not isinstance(steps, numbers.Integral) or steps < 1:

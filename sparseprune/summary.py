@@ -1,4 +1,4 @@
-"""What the rows of a run say: means over seeds and paired differences, one line a method and density."""
+"""What the rows of a run say: means over seeds and paired statistics, one line a method and density."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from .harness import DENSE, MASKED
+from .paired import Paired
 from .results import Row
 
 if TYPE_CHECKING:
@@ -44,9 +45,9 @@ class Line:
         seeds: how many gave an accuracy; `failed`: an error; `collapsed`: some layer kept nothing; `diverged`: the
             last loss was not finite.
         accuracy: in [0, 1].
-        to_dense: accuracy minus the dense net's of the same seed.
-        to_threshold: accuracy minus the same score's under "threshold" of the same seed; None for threshold itself.
-        to_masked: accuracy minus that in the masked layout of the same seed; None for the masked layout itself.
+        to_dense: accuracy minus the dense net's, paired by seed.
+        to_threshold: minus the same score's under "threshold"; None for threshold itself.
+        to_masked: minus that in the masked layout; None for the masked layout itself.
         prune_ms, step_ms, peak_bytes: the median over seeds; the last two None for rows of versions without them.
         error: the first error, if any.
     """
@@ -56,9 +57,9 @@ class Line:
     density: float
     seeds: int
     accuracy: Stat | None
-    to_dense: Stat | None
-    to_threshold: Stat | None
-    to_masked: Stat | None
+    to_dense: Paired | None
+    to_threshold: Paired | None
+    to_masked: Paired | None
     achieved: Stat | None
     prune_ms: float | None
     step_ms: float | None
@@ -115,22 +116,28 @@ def _median(rows: dict[int, Row], name: str) -> float | None:
     return statistics.median(values) if values else None
 
 
-def _paired(rows: dict[int, Row], others: dict[int, Row]) -> Stat | None:
+def _paired(rows: dict[int, Row], others: dict[int, Row]) -> Paired | None:
     """Compare seed by seed: the same initial weights and data order on both sides."""
-    return Stat.of(
+    return Paired.of(
         [row["accuracy"] - others[s]["accuracy"] for s, row in rows.items() if "accuracy" in others.get(s, {})]
     )
 
 
 def table(lines: list[Line], title: str) -> Table:
-    """Return the lines as a rich table, accuracies and differences in percent and percentage points."""
+    """Return the lines as a rich table: accuracies in percent; mean paired differences in points with their 95 %
+    interval, and wins-ties-losses. Layouts are named where one is not masked, memory shown where there are several.
+    """
     from rich import box
     from rich.table import Table
 
     result = Table(title=title, box=box.SIMPLE_HEAD, collapse_padding=True, pad_edge=False, caption=_notes(lines))
-    several = len({line.layout for line in lines if line.method != DENSE}) > 1
-    names = ["density", "method", "layout", "accuracy %", "- dense", "- threshold"]
-    names += ["- masked"] * several + ["kept %", "prune ms", "step ms", "peak MB", "collapse"]
+    layouts = {line.layout for line in lines if line.method != DENSE}
+    named, several = layouts - {MASKED} != set(), len(layouts) > 1
+    against = {"dense": "to_dense", "threshold": "to_threshold"} | ({"masked": "to_masked"} if several else {})
+    names = ["density", "method", *["layout"] * named, "accuracy %"]
+    for other in against:
+        names += [f"- {other} [95 %]", "w-t-l"]
+    names += ["kept %", "prune ms", "step ms", *["peak MB"] * several, "collapse"]
     for name in names:
         result.add_column(name, justify="left" if name in ("method", "layout") else "right", no_wrap=True)
     before = None
@@ -140,15 +147,13 @@ def table(lines: list[Line], title: str) -> Table:
         result.add_row(
             "" if line.density == before else f"{line.density:g}",
             line.method,
-            line.layout if line.method != DENSE else "",
-            _percent(line.accuracy) or "failed",
-            _percent(line.to_dense, sign=True),
-            _percent(line.to_threshold, sign=True),
-            *[_percent(line.to_masked, sign=True)] * several,
+            *[line.layout if line.method != DENSE else ""] * named,
+            f"{100 * line.accuracy.mean:.2f} ± {100 * line.accuracy.std:.2f}" if line.accuracy else "failed",
+            *[cell for attribute in against.values() for cell in _difference(getattr(line, attribute))],
             f"{100 * line.achieved.mean:.2f}" if line.achieved else "",
             f"{line.prune_ms:.0f}" if line.prune_ms is not None else "",
             f"{line.step_ms:.2f}" if line.step_ms is not None else "",
-            f"{line.peak_bytes / 1e6:.1f}" if line.peak_bytes is not None else "",
+            *[f"{line.peak_bytes / 1e6:.1f}" if line.peak_bytes is not None else ""] * several,
             f"{line.collapsed}/{line.seeds}" if line.method != DENSE else "",
         )
         before = line.density
@@ -169,8 +174,8 @@ def _notes(lines: list[Line]) -> Text | None:
     return Text("\n".join(notes), justify="left") if notes else None
 
 
-def _percent(stat: Stat | None, *, sign: bool = False) -> str:
-    if stat is None:
-        return ""
-    mean = f"{100 * stat.mean:+.2f}" if sign else f"{100 * stat.mean:.2f}"
-    return f"{mean} ± {100 * stat.std:.2f}"
+def _difference(paired: Paired | None) -> tuple[str, str]:
+    if paired is None:
+        return "", ""
+    interval = f"{100 * paired.mean:+.2f} [{100 * paired.low:+.2f}, {100 * paired.high:+.2f}]"
+    return interval.replace("[", r"\["), f"{paired.wins}-{paired.ties}-{paired.losses}"

@@ -10,7 +10,7 @@ FILES = sorted([*(ROOT / "sparseprune").rglob("*.py"), *(ROOT / "kernels").rglob
 
 # From the ground up: a part may import itself and what stands before it.
 LAYERS = [
-    {"ops", "kernels", "files", "measure", "theory", "results"},
+    {"ops", "kernels", "files", "measure", "theory", "results", "paired"},
     {"shards"},
     {"sampling", "nn", "prunable", "replica"},
     {"speeds"},
@@ -24,7 +24,7 @@ LAYERS = [
     {"papers"},
     {"cli", "__main__"},
 ]
-EXTRAS = {"triton", "matplotlib", "typer", "rich", "safetensors", "sklearn", "PIL", "scipy"}
+EXTRAS = {"triton", "matplotlib", "typer", "rich", "safetensors", "sklearn", "PIL", "scipy", "ray"}
 MAY_IMPORT_EXTRAS = {"kernels", "cli"}
 
 

@@ -40,7 +40,8 @@ def test_run_ends_with_table_lines_and_picture_and_resumes(tmp_path, capsys, mon
     assert code == 0 and err == ""
     assert "magnitude/multinomial" in out and "accuracy %" in out and "7/7 done" in out
     assert "digits, small-conv, 1 epochs, 1 paired seed(s)" in out
-    assert (folder / "accuracy.png").read_bytes().startswith(b"\x89PNG")
+    for name in ("accuracy", "layers", "weights"):
+        assert (folder / f"{name}.png").read_bytes().startswith(b"\x89PNG") and f"{name}.png" in out
     lines = (folder / "results.jsonl").read_text().splitlines()
     assert [json.loads(line)["key"]["density"] for line in lines] == [1.0] + [0.5] * 3 + [0.1] * 3
     code, out, _ = call(capsys, *flags)
@@ -57,12 +58,13 @@ def test_the_table_is_not_cut_on_a_narrow_terminal(tmp_path, capsys, monkeypatch
 
 def test_flags_reach_the_plan(tmp_path, capsys):
     flags = ["--model", "mlp", "--seeds", "1", "--epochs", "0", "--batch-size", "50", "--lr", "0.03", "--threads", "1"]
-    flags += ["--method", "random/priority", "--density", "0.4", "--layout", "csr"]
+    flags += ["--method", "sketch(inputs=chi,redraw=False)/priority", "--density", "0.4", "--layout", "csr"]
+    flags += ["--stack", "2", "--executor", "local"]
     code, _, _ = call(capsys, "run", *flags, "--out", str(tmp_path))
     key = json.loads((tmp_path / "results.jsonl").read_text().splitlines()[1])["key"]
     assert code == 0
     assert (key["model"], key["epochs"], key["batch_size"], key["lr"]) == ("mlp", 0, 50, 0.03)
-    assert (key["method"], key["density"], key["device"]) == ("random/priority", 0.4, "cpu")
+    assert (key["method"], key["density"], key["device"]) == ("sketch(inputs=chi,redraw=False)/priority", 0.4, "cpu")
     assert key["layout"] == "csr"
 
 
@@ -72,7 +74,7 @@ def test_a_run_of_failures_alone_fails(tmp_path, capsys, monkeypatch):
     def fail(*_):
         raise ValueError("no")
 
-    monkeypatch.setattr(harness, "perform", fail)
+    monkeypatch.setattr(harness.units, "perform", fail)
     code, out, _ = call(
         capsys, "run", "--method", "magnitude", "--density", ".5", "--seeds", "1", "--out", str(tmp_path)
     )
@@ -86,7 +88,7 @@ def test_interruption_says_how_to_go_on(tmp_path, capsys, monkeypatch):
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(harness, "perform", interrupt)
+    monkeypatch.setattr(harness.units, "perform", interrupt)
     code, _, err = call(capsys, "run", "--out", str(tmp_path))
     assert code == 130 and "the same command goes on from there" in err
 
@@ -106,6 +108,10 @@ def test_interruption_says_how_to_go_on(tmp_path, capsys, monkeypatch):
         (("run", "--seeds", "many"), "'--seeds'"),
         (("run", "--threads", "0"), "threads must be at least 1"),
         (("run", "--device", "tpu0"), "device must be cpu, cuda or cuda:N"),
+        (("run", "--executor", "slurm"), "run: executor must be one of local, ray, got 'slurm'"),
+        (("run", "--stack", "0"), "run: stack must be auto or at least 1, got 0"),
+        (("run", "--stack", "all"), "run: stack must be auto or at least 1, got 'all'"),
+        (("run", "--method", "snip(mode=fast)"), "mode must be"),
         (("run", "--layout", "coo"), "run: layout must be one of masked, csr, auto, got 'coo'"),
         (("run", "--colour", "red"), "--colour"),
         (("walk",), "walk"),

@@ -3,7 +3,7 @@
 import pytest
 from torch import nn
 
-from sparseprune.prunable import layers, prunable
+from sparseprune.prunable import biases, layers, prunable
 
 
 class Tied(nn.Module):
@@ -24,6 +24,13 @@ def test_weights_of_linear_and_conv_in_parameter_order():
     )
     assert list(prunable(model)) == ["0.weight", "3.weight"]
     assert prunable(model)["3.weight"] is model[3].weight
+
+
+def test_biases_are_those_of_the_prunable_layers():
+    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Linear(3, 2, bias=False), OwnLinear(3, 2))
+    assert list(biases(model)) == ["0.bias", "3.bias"]
+    assert list(biases(model, ["3"])) == ["3.bias"]
+    assert list(biases(Tied())) == ["head.bias", "body.0.bias", "body.2.bias"]
 
 
 def test_a_lone_layer_is_a_model():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,7 +26,8 @@ def print_whole(shown: Table, console: Console) -> None:
 
 
 def split(values: list[str]) -> list[str]:
-    return [part.strip() for value in values for part in value.split(",") if part.strip()]
+    """Split at commas outside of parentheses."""
+    return [part.strip() for value in values for part in re.split(r",(?![^(]*\))", value) if part.strip()]
 
 
 def load_weights(who: str, net: nn.Module, path: Path) -> None:

@@ -19,7 +19,7 @@ FLAGS = {
     "dataset": "digits (bundled), or mnist, fashion-mnist, cifar10, cifar100, tiny-imagenet from --data-dir",
     "data_dir": DATA_DIR,
     "density": "fractions of the weights to keep, in (0, 1]; default .5,.2,.1,.05",
-    "method": "score or score/selector; default magnitude,snip,grasp,synflow",
+    "method": "score or score/selector, with options in parentheses; default magnitude,snip,grasp,synflow",
     "seeds": "repetitions, with seeds 0, 1, ...: weights, scoring batch and data order are those of the seed",
     "epochs": "of each training; default: the data set's recipe",
     "batch_size": "of the training; default: the data set's recipe",
@@ -27,7 +27,9 @@ FLAGS = {
     "device": "cpu, cuda or cuda:N",
     "layout": "of sparse layers: masked (default), csr or auto (the faster for each layer); several are compared",
     "threads": "of torch on the CPU; default 1 for digits, else torch's own number",
-    "out": "folder of results.jsonl and accuracy.png; default runs/DATASET-MODEL",
+    "stack": "seeds of a method to train at once: a number (default 1), or auto: all if that is timed to be faster",
+    "executor": "local (default: this process) or ray: tasks on the cluster of RAY_ADDRESS, or on this machine's cores",
+    "out": "folder of results.jsonl and the pictures; default runs/DATASET-MODEL",
 }
 
 
@@ -44,14 +46,19 @@ def run(
     device: str = "cpu",
     layout: list[str] | None = None,
     threads: int | None = None,
+    stack: str = "1",
+    executor: str = "local",
     out: Path | None = None,
 ) -> None:
     """Prune at initialization, train, compare: methods x densities x seeds, beside the dense net.
 
     Lists are repeated flags or comma separated: --density .5,.1 --method synflow --method snip/threshold. A method
     without /selector runs with threshold and with both kinds of sketched masks: multinomial (Algorithm 1, rescaled)
-    and without_replacement (binary). Results go to OUT/results.jsonl as they come and OUT/accuracy.png
-    (OUT: runs/DATASET-MODEL); the same command again resumes.
+    and without_replacement (binary). Options: --method "synflow(inputs=chi,redraw=False)/multinomial(rescale=False,
+    at=each,scale=keep)", those of the score, of the selector and of prune. Differences are paired by seed, with their
+    95 % bootstrap interval and wins-ties-losses. Results go to OUT/results.jsonl as they come, pictures to OUT:
+    accuracy.png, layers.png (density by layer) and weights.png (sizes of the weights kept); OUT is
+    runs/DATASET-MODEL. The same command again resumes.
     """
     import torch
     from rich.console import Console
@@ -78,23 +85,33 @@ def run(
     if (missing := ops.extension_error()) is not None:
         console.print(f"the compiled extension is not in use, so this is slower: {missing} (sparseprune doctor)")
     with Live(console) as live:
-        rows = harness.run(plan, out=folder, data_dir=data_dir, watcher=live)
+        rows = harness.run(
+            plan,
+            out=folder,
+            data_dir=data_dir,
+            watcher=live,
+            stack=int(stack) if stack.isdecimal() else stack,
+            executor=executor,
+        )
     _conclude(plan, rows, folder, console)
 
 
 def _conclude(plan: Plan, rows: list[dict[str, Any]], folder: Path, console: Console) -> None:
-    """Print the table, write the picture, and fail if nothing succeeded."""
-    from ..plots import accuracy_against_density
+    """Print the table, write the pictures, and fail if nothing succeeded."""
+    from ..plots import accuracy_against_density, layer_densities, weight_histograms
     from ..summary import summarise, table
 
     title = f"{plan.dataset}, {plan.model}, {plan.recipe.epochs} epochs, {plan.seeds} paired seed(s)"
     lines = summarise(rows)
-    shown = table(lines, f"{title}: mean ± std")
+    shown = table(lines, f"{title}: mean ± std; paired differences")
     print_whole(shown, console)
     accuracy_against_density(lines, folder / "accuracy.png", title)
-    console.print(
-        f"results: {folder / 'results.jsonl'}\npicture: {folder / 'accuracy.png'}", highlight=False, soft_wrap=True
-    )
+    drawn = [folder / "accuracy.png"]
+    for name, draw in (("layers", layer_densities), ("weights", weight_histograms)):
+        if draw(rows, folder / f"{name}.png", title):
+            drawn.append(folder / f"{name}.png")
+    ends = [f"results: {folder / 'results.jsonl'}", *(f"picture: {path}" for path in drawn)]
+    console.print("\n".join(ends), highlight=False, soft_wrap=True)
     if all("error" in row for row in rows):
         sys.exit(1)
 

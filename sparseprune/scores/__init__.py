@@ -1,8 +1,14 @@
 """Scores: how much each prunable weight matters, one a file, and a registry by name."""
 
 from ._registry import Score, Train, get, names, register, steps
+from .edge_popup import EdgePopup
+from .force import FORCE
 from .grasp import GraSP
+from .grasp_it import GRASPIt
+from .imp import IMP
+from .iter_snip import IterSNIP
 from .magnitude import Magnitude
+from .prospr import ProsPr
 from .random import Random
 from .sketch import Sketch
 from .snip import SNIP
@@ -10,9 +16,15 @@ from .synflow import SynFlow
 from .synflow_l2 import SynFlowL2
 
 __all__ = [
+    "FORCE",
+    "IMP",
     "SNIP",
+    "EdgePopup",
+    "GRASPIt",
     "GraSP",
+    "IterSNIP",
     "Magnitude",
+    "ProsPr",
     "Random",
     "Score",
     "Sketch",

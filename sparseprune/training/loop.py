@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from torch.nn import functional as F
 from ..data import Batches, Dataset
 from . import checkpoint as checkpoints
 from . import usage
+
+Progress = Callable[[int, int], None] | None
 
 
 @dataclass(frozen=True)
@@ -83,10 +86,12 @@ def train(
     gamma: float = 0.1,
     seed: int = 0,
     device: str | torch.device = "cpu",
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress = None,
     checkpoint: str | Path | None = None,
     checkpoint_seconds: float = 0.0,
     augment: bool = False,
+    schedule: str = "steps",
+    start: int = 0,
 ) -> History:
     """Train with SGD on cross-entropy, in place, and measure the test accuracy at the end.
 
@@ -103,69 +108,126 @@ def train(
         progress: called as progress(steps done, steps in all) after each step.
         checkpoint: a file to resume from where it exists, and to write after an epoch, whole or not at all, where
             `checkpoint_seconds` have passed since the last. A resumed run on a CPU gives an uninterrupted one's bits.
+        schedule: "steps" (milestones and gamma), or "cosine": in epoch e, lr (1 + cos(pi e/epochs))/2.
+        start: the step to begin as at: data order and lr are those of steps start + 1, start + 2, ...; momentum is 0.
 
     Returns:
-        `History`.
+        `History`; its first loss is that of what is left of the epoch of `start`.
 
     Raises:
         ValueError: a bad argument, or a checkpoint of another recipe or model.
 
     Reference: Bar & Giryes 2023, section 5: lr 0.1, x 0.1 after epochs 80 and 120 of 160, batch 128, decay 1e-4.
     """
-    if milestones is None:
-        milestones = (-(-epochs // 2), -(-3 * epochs // 4))  # rounded up: a single epoch keeps the full lr
-    _check(epochs=epochs, lr=lr, momentum=momentum, weight_decay=weight_decay, gamma=gamma)
-    steps = {"epochs": epochs, "batch_size": batch_size, "milestones": list(milestones), "augment": augment}
-    rates = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "gamma": gamma}
-    run = _Run(model, dataset, {"data": dataset.name, "seed": seed, **steps, **rates}, torch.device(device))
+    plan = recipe(
+        dataset, seed=seed, epochs=epochs, batch_size=batch_size, lr=lr, momentum=momentum, weight_decay=weight_decay,
+        milestones=milestones, gamma=gamma, augment=augment, schedule=schedule,
+    )  # fmt: skip
+    run = Run(model, dataset, plan, torch.device(device), start)
     path = Path(checkpoint) if checkpoint is not None else None
     if path is not None:
         run.resume(path)
     usage.reset_peak(run.device)
-    saved = time.monotonic()
-    while len(run.losses) < epochs:
-        run.epoch(progress)
-        if path is not None and time.monotonic() - saved >= checkpoint_seconds:
-            run.save(path)
-            saved = time.monotonic()
+    run.advance(run.total, progress, path, checkpoint_seconds)
     peak = usage.peak(run.device)
     accuracy = evaluate(model, run.dataset.test_inputs, run.dataset.test_targets)
     return History(tuple(run.losses), accuracy, run.steps.median_ms(), peak)
 
 
-class _Run:
-    """A training run between two epochs: all that a checkpoint must hold."""
+def recipe(
+    dataset: Dataset,
+    *,
+    epochs: int,
+    batch_size: int,
+    lr: float,
+    momentum: float,
+    weight_decay: float,
+    milestones: Sequence[int] | None,
+    gamma: float,
+    seed: int,
+    augment: bool,
+    schedule: str,
+) -> dict[str, Any]:
+    """Return what decides a training, as a checkpoint carries it; arguments and errors are those of `train`."""
+    if milestones is None:
+        milestones = (-(-epochs // 2), -(-3 * epochs // 4))  # rounded up: a single epoch keeps the full lr
+    _check(epochs=epochs, lr=lr, momentum=momentum, weight_decay=weight_decay, gamma=gamma)
+    steps = {"epochs": epochs, "batch_size": batch_size, "milestones": list(milestones), "augment": augment}
+    rates = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "gamma": gamma}
+    if schedule not in ("steps", "cosine"):
+        raise ValueError(f"train: schedule must be 'steps' or 'cosine', got {schedule!r}")
+    other = {} if schedule == "steps" else {"schedule": schedule}  # no key where older checkpoints have none
+    return {"data": dataset.name, "seed": seed, **steps, **rates, **other}
 
-    def __init__(self, model: nn.Module, dataset: Dataset, recipe: dict[str, Any], device: torch.device) -> None:
+
+class Run:
+    """A training run: the steps of a recipe from `start` on, and between two epochs all that a checkpoint must hold."""
+
+    def __init__(
+        self, model: nn.Module, dataset: Dataset, recipe: dict[str, Any], device: torch.device, start: int = 0
+    ) -> None:
         self.model, self.recipe, self.device = model.to(device).train(), recipe, device
         self.dataset = dataset.to(device)
-        self.batches = self.dataset.batches(recipe["batch_size"], seed=recipe["seed"], augment=recipe["augment"])
+        self.batches = self._batches()
+        self.total = recipe["epochs"] * len(self.batches)
+        if not 0 <= start <= self.total:
+            raise ValueError(f"train: start must be in [0, {self.total}], the steps of the recipe, got {start}")
+        if start:
+            self.recipe = {**recipe, "start": start}
         rates = {key: recipe[key] for key in ("lr", "momentum", "weight_decay")}
         self.optimizer = torch.optim.SGD(model.parameters(), **rates)
-        self.losses: list[float] = []
+        self.done = start
+        self.losses: list[Any] = []
         self.steps = usage.Steps(self.device)
 
-    def epoch(self, progress: Callable[[int, int], None] | None) -> None:
-        """Take one pass; the mean loss is fetched once, so that a GPU is not waited for at every step."""
-        index = len(self.losses)
-        passed = sum(index >= milestone for milestone in self.recipe["milestones"])
+    def rate(self, epoch: int) -> float:
+        """Return the learning rate of an epoch."""
+        if "schedule" in self.recipe:
+            return self.recipe["lr"] * (1 + math.cos(math.pi * epoch / self.recipe["epochs"])) / 2
+        passed = sum(epoch >= milestone for milestone in self.recipe["milestones"])
+        return self.recipe["lr"] * self.recipe["gamma"] ** passed
+
+    def advance(self, stop: int, progress: Progress, path: Path | None, seconds: float) -> None:
+        """Go on to step `stop`; write a checkpoint after an epoch where `seconds` have passed since the last."""
+        saved = time.monotonic()
+        while self.done < stop:
+            self.epoch(progress, stop)
+            if path is not None and time.monotonic() - saved >= seconds:
+                self.save(path)
+                saved = time.monotonic()
+
+    def epoch(self, progress: Progress, stop: int) -> None:
+        """Take what is left of an epoch, at most up to step `stop`.
+
+        The mean loss is fetched once, so that a GPU is not waited for at every step.
+        """
+        index, first = divmod(self.done, len(self.batches))
         for group in self.optimizer.param_groups:
-            group["lr"] = self.recipe["lr"] * self.recipe["gamma"] ** passed
-        total = torch.zeros((), device=self.device)
+            group["lr"] = self.rate(index)
+        last = min(len(self.batches), first + stop - self.done)
+        total, seen = torch.zeros((), device=self.device), 0
         batches = self.batches.at(index)
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
             torch.manual_seed((batches.seed * 1_000_003 + index) % 2**63)
-            for step, (inputs, targets) in enumerate(batches, start=index * len(batches) + 1):
+            for inputs, targets in islice(batches, first, last):
                 self.steps.start()
                 self.optimizer.zero_grad(set_to_none=True)
-                loss = F.cross_entropy(self.model(inputs), targets)
-                loss.backward()
+                loss = self._loss(inputs, targets)
+                loss.sum().backward()
                 self.optimizer.step()
                 self.steps.stop()
-                total += loss.detach() * len(targets)
+                total = total + loss.detach() * targets.shape[-1]
+                seen += targets.shape[-1]
+                self.done += 1
                 if progress is not None:
-                    progress(step, self.recipe["epochs"] * len(batches))
-        self.losses.append(total.item() / len(self.dataset.train_targets))
+                    progress(self.done, self.total)
+        self.losses.append((total / seen).tolist() if total.ndim else total.item() / seen)
+
+    def _batches(self) -> Any:
+        return self.dataset.batches(self.recipe["batch_size"], seed=self.recipe["seed"], augment=self.recipe["augment"])
+
+    def _loss(self, inputs: Tensor, targets: Tensor) -> Tensor:
+        return F.cross_entropy(self.model(inputs), targets)
 
     def save(self, path: Path) -> None:
         """Write a checkpoint."""
@@ -184,6 +246,8 @@ class _Run:
             raise ValueError(f"train: checkpoint {path} is of another model ({reason})") from None
         self.optimizer.load_state_dict(state["optimizer"])
         self.losses = list(state["losses"])
+        if self.losses:
+            self.done = (self.done // len(self.batches) + len(self.losses)) * len(self.batches)
 
 
 def _check(*, epochs: int, **numbers: float) -> None:

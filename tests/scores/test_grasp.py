@@ -11,6 +11,8 @@ from sparseprune.prunable import prunable
 from sparseprune.prune import prune
 from sparseprune.scores import GraSP
 
+from .tiny import LiveBytes
+
 
 def _model() -> nn.Sequential:
     g = torch.Generator().manual_seed(0)
@@ -29,18 +31,18 @@ def _grasp(model, batches, masks=None, **options):
     return GraSP(**options).score(model, batches, loss=F.cross_entropy, masks=masks, seed=0)
 
 
-def _hessian_gradient(model, x, y, temperature, masks=None):
+def _hessian_gradient(model, x, y, temperature, masks=None, loss=F.cross_entropy):
     """theta and H g, with the Hessian written out in full."""
     weights = {n: w.detach() for n, w in prunable(model).items()}
     sizes = [w.numel() for w in weights.values()]
     theta = torch.cat([w.flatten() for w in weights.values()])
 
-    def loss(flat):
+    def of(flat):
         pieces = dict(zip(weights, flat.split(sizes), strict=True))
         state = {n: pieces[n].view_as(w) * (masks[n] if masks else 1) for n, w in weights.items()}
-        return F.cross_entropy(torch.func.functional_call(model, state, (x,)) / temperature, y)
+        return loss(torch.func.functional_call(model, state, (x,)) / temperature, y)
 
-    hg = torch.func.hessian(loss)(theta) @ torch.func.grad(loss)(theta)
+    hg = torch.func.hessian(of)(theta) @ torch.func.grad(of)(theta)
     return {n: (weights[n], h.view_as(weights[n])) for n, h in zip(weights, hg.split(sizes), strict=True)}
 
 
@@ -102,6 +104,42 @@ def test_divergence_gradients_are_averaged_over_samples_not_summed_over_batches(
         torch.testing.assert_close(twice[name], once[name], rtol=1e-9, atol=1e-18)
 
 
+def test_divergence_synaptic_flow_removes_the_smallest_of_the_other_sign():
+    model, batch = _model(), _batch()
+    scores = {n: theta * hg for n, (theta, hg) in _hessian_gradient(model, *batch, 200.0).items()}
+    flat = torch.cat([s.flatten() for s in scores.values()])
+    masks = prune(model, 0.4, score=GraSP(reference="synflow"), data=[batch])
+    cut = flat.kthvalue(flat.numel() - masks.kept).values
+    assert all(torch.equal(masks[n], scores[n] > cut) for n in masks)
+
+
+def test_divergence_the_codes_sum_over_batches_of_any_sizes():
+    model, (x, y) = _model(), _batch()
+    split = [(x[:9], y[:9]), (x[9:], y[9:])]
+    got = _grasp(model, split, reference="synflow")
+
+    def total(output, target):  # the Hessian and the gradient of the sum of the batches' losses
+        return F.cross_entropy(output[:9], target[:9]) + F.cross_entropy(output[9:], target[9:])
+
+    for name, (theta, hg) in _hessian_gradient(model, x, y, 200.0, loss=total).items():
+        torch.testing.assert_close(got[name], theta * hg, rtol=1e-9, atol=1e-18)
+    halves = [(x[:6], y[:6]), (x[6:], y[6:])]
+    for name, s in _grasp(model, halves, reference="synflow").items():  # equal sizes: four times our scores
+        torch.testing.assert_close(s, 4 * _grasp(model, halves)[name], rtol=1e-9, atol=1e-18)
+
+
+def test_divergence_the_authors_code_draws_the_linear_layers_anew():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(1, 3, 2), nn.Tanh(), nn.Flatten(), nn.Linear(12, 3)).double()
+    g = torch.Generator().manual_seed(1)
+    x, y = torch.randn(8, 1, 3, 3, generator=g, dtype=torch.float64), torch.randint(3, (8,), generator=g)
+    got = _grasp(model, [(x, y)], reference="authors")
+    drawn = torch.randn(3, 12, generator=torch.Generator().manual_seed(0)).double() * (2 / 15) ** 0.5
+    model[3].weight.data = drawn
+    for name, (theta, hg) in _hessian_gradient(model, x, y, 200.0).items():
+        torch.testing.assert_close(got[name], theta * hg, rtol=1e-4, atol=1e-12)
+
+
 def test_divergence_eval_mode_is_the_default_and_train_mode_a_switch():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.Tanh(), nn.Linear(6, 3)).double()
@@ -152,10 +190,27 @@ def test_memory_does_not_grow_with_the_number_of_batches():
     assert not held
 
 
+def test_memory_does_not_depend_on_the_number_of_samples():
+    class Stream:
+        def __init__(self, batches):
+            self.batches = batches
+
+        def __iter__(self):
+            return (_batch(4) for _ in range(self.batches))
+
+    def peak(batches):
+        with LiveBytes() as live:
+            _grasp(_model(), Stream(batches))
+        return live.peak
+
+    assert peak(2) == peak(32) > 0
+
+
 @pytest.mark.parametrize(
     "options, message",
     [
         ({"mode": "test"}, "mode must be 'eval' or 'train', got 'test'"),
+        ({"reference": "other"}, "reference must be 'paper' or 'authors' or 'synflow', got 'other'"),
         ({"temperature": 0.0}, "temperature must be positive, got 0.0"),
         ({"temperature": float("nan")}, "temperature must be positive, got nan"),
     ],

@@ -8,7 +8,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from sparseprune.prunable import prunable
+from sparseprune.prune import prune
 from sparseprune.scores import SNIP
+
+from .tiny import gradients
 
 
 def _model(dtype=torch.float64) -> nn.Sequential:
@@ -110,6 +113,79 @@ def test_biases_are_not_scored():
     assert set(_snip(_model(), [_batch()])) == {"0.weight", "2.weight", "4.weight"}
 
 
+def test_divergence_the_tensorflow_version_scores_biases_too():
+    model, (x, y) = _model(), _batch()
+    got = _snip(model, [(x, y)], reference="tensorflow")
+    c = {n: torch.ones_like(p) for n, p in model.named_parameters()}
+
+    def loss(c):
+        state = {n: p.detach() * c[n] for n, p in model.named_parameters()}
+        return F.cross_entropy(torch.func.functional_call(model, state, (x,)), y)
+
+    expected = torch.func.grad(loss)(c)
+    assert set(got) == set(expected)
+    for name, g in expected.items():
+        torch.testing.assert_close(got[name], g.abs(), rtol=1e-12, atol=1e-15)
+
+
+def test_divergence_the_tensorflow_versions_biases_take_part_of_the_budget():
+    model, batch = _model(), _batch()
+    scores = torch.cat([s.flatten() for s in _snip(model, [batch], reference="tensorflow").values()])
+    cut = scores.sort(descending=True).values[round(0.3 * scores.numel()) - 1]  # N counts the biases
+    masks = prune(model, 0.3, score=SNIP(reference="tensorflow"), data=[batch])
+    kept = {n: s >= cut for n, s in _snip(model, [batch]).items()}
+    assert set(masks) == set(kept) and all(torch.equal(masks[n], kept[n]) for n in kept)
+    assert masks.kept != round(0.3 * masks.total)
+
+
+def test_only_biases_of_the_layers_that_are_pruned_compete():
+    model, batch = _model(), _batch()
+    masks = prune(model, 0.3, score=SNIP(reference="tensorflow"), data=[batch], modules=iter(["0"]))
+    scores = _snip(model, [batch], reference="tensorflow")
+    cut = torch.cat([scores["0.weight"].flatten(), scores["0.bias"]]).sort(descending=True).values[round(0.3 * 42) - 1]
+    assert torch.equal(masks["0.weight"], scores["0.weight"] >= cut) and list(masks) == ["0.weight"]
+
+
+def test_biases_at_zero_are_never_kept_in_the_tensorflow_version():
+    model, batch = _model(), _batch()
+    for name, p in model.named_parameters():
+        p.data *= "bias" not in name
+    masks = prune(model, 0.3, score=SNIP(reference="tensorflow"), data=[batch])
+    assert masks.kept == round(0.3 * (masks.total + 17))
+
+
+def test_divergence_the_pytorch_version_scores_weights_drawn_anew_in_train_mode():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(1, 4, 2), nn.BatchNorm2d(4), nn.Tanh(), nn.Flatten(), nn.Linear(64, 3)).double()
+    g = torch.Generator().manual_seed(1)
+    x, y = torch.randn(8, 1, 5, 5, generator=g, dtype=torch.float64), torch.randint(3, (8,), generator=g)
+    before = {n: t.clone() for n, t in model.state_dict().items()}
+    got = _snip(model, [(x, y)], reference="pytorch")
+    assert all(torch.equal(model.state_dict()[n], t) for n, t in before.items())
+    generator = torch.Generator().manual_seed(0)
+    for w in prunable(model).values():
+        fan_in, fan_out = w[0].numel(), w.shape[0] * w[0, 0].numel()
+        w.data = torch.randn(w.shape, generator=generator).double() * (2 / (fan_in + fan_out)) ** 0.5
+    batch_statistics = nn.BatchNorm2d(4, track_running_stats=False)
+    expected = _published(nn.Sequential(model[0], batch_statistics, *model[2:]).double(), x, y)
+    for name in expected:
+        torch.testing.assert_close(got[name], expected[name], rtol=1e-5, atol=1e-8)
+
+
+def test_divergence_the_synflow_version_sums_over_batches_of_any_sizes():
+    model, (x, y) = _model(), _batch()
+    split = [(x[:9], y[:9]), (x[9:], y[9:])]
+    got, ours = _snip(model, split, reference="synflow"), _snip(model, split)
+    weights = {n: w.detach() for n, w in prunable(model).items()}
+    for name, w in weights.items():
+        g = [gradients(model, weights, *pair)[name] for pair in split]
+        torch.testing.assert_close(got[name], (w * (g[0] + g[1])).abs())
+        torch.testing.assert_close(ours[name], (w * (0.75 * g[0] + 0.25 * g[1])).abs())
+    halves = [(x[:6], y[:6]), (x[6:], y[6:])]
+    for name, s in _snip(model, halves, reference="synflow").items():  # equal sizes: twice our scores
+        torch.testing.assert_close(s, 2 * _snip(model, halves)[name])
+
+
 def test_l1_loss_and_rows_with_one_non_zero_give_the_sketching_distribution():
     # In the linear model with l1 loss |g_j| = |w_j|/n |sum_i sign(x_i w - y_i) x_ij| = |w_j| r_j / n for such data
     model = nn.Linear(4, 1, bias=False).double()
@@ -156,6 +232,13 @@ def test_no_batch_is_an_error():
         _snip(_model(), [])
 
 
-def test_unknown_mode_is_an_error():
-    with pytest.raises(ValueError, match="SNIP: mode must be 'eval' or 'train', got 'test'"):
-        SNIP(mode="test")
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"mode": "test"}, "mode must be 'eval' or 'train', got 'test'"),
+        ({"reference": "other"}, "reference must be 'paper' or 'tensorflow' or 'pytorch' or 'synflow', got 'other'"),
+    ],
+)
+def test_bad_options_are_an_error(options, message):
+    with pytest.raises(ValueError, match=f"SNIP: {message}"):
+        SNIP(**options)

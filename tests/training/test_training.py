@@ -1,5 +1,7 @@
 """The loop learns, repeats itself bit for bit, and survives being interrupted."""
 
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -64,6 +66,18 @@ def test_default_milestones_are_half_and_three_quarters():
     train(models[1], tiny(), epochs=4, milestones=[2, 3])
     train(models[2], tiny(), epochs=4, milestones=[1, 3])
     assert same(models[0], models[1]) and not same(models[0], models[2])
+
+
+def test_cosine_goes_by_its_formula():
+    """One full batch an epoch and neither momentum nor decay: each step is lr (1 + cos(pi e/E))/2 of the gradient."""
+    ours, theirs = net(), net()
+    options = {"batch_size": 96, "momentum": 0.0, "weight_decay": 0.0}
+    train(ours, tiny(), epochs=4, lr=0.05, schedule="cosine", **options)
+    for epoch in range(4):
+        train(theirs, tiny(), epochs=1, lr=0.05 * (1 + math.cos(math.pi * epoch / 4)) / 2, **options)
+    torch.testing.assert_close(ours[2].weight, theirs[2].weight)
+    with pytest.raises(ValueError, match="train: schedule must be 'steps' or 'cosine', got 'warm'"):
+        train(net(), tiny(), epochs=1, schedule="warm")
 
 
 def test_the_seed_decides_everything_and_no_global_generator_is_used():
