@@ -73,7 +73,9 @@ def _on_cuda(name: str) -> Callable[..., Any]:
     """Triton where it is installed, else the reference; triton is first imported when a CUDA tensor arrives."""
 
     def call(*args: Any) -> Any:
-        kernels = importlib.import_module("sparseprune.kernels") if has_triton() and name not in _CPU_ONLY else reference
+        kernels = (
+            importlib.import_module("sparseprune.kernels") if has_triton() and name not in _CPU_ONLY else reference
+        )
         return getattr(kernels, name)(*args)
 
     return call

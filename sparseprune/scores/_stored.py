@@ -14,10 +14,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.modules.utils import _pair
 
-# Places (pixels of an output, or samples of a linear layer) up to which this is faster than products of what is written
-# out.
+# Places (pixels of an output, samples of a linear layer) up to which this is faster than products of what is written.
 _PLACES = 32
-_METADATA = frozenset("__get__ __len__ size dim ndimension numel nelement stride is_contiguous get_device".split())
+_METADATA = {"__get__", "__len__", "size", "dim", "numel", "stride", "is_contiguous", "is_floating_point", "get_device"}
 
 
 class Stored(Tensor):

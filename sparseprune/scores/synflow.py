@@ -41,8 +41,8 @@ class SynFlow:
         ValueError: nothing prunable, no batch, or an output that is not one tensor.
         OverflowError: flows beyond what float64 holds, with the op or the layer.
 
-    Cost: one forward and backward a batch. On a CPU layers of at most 32 places (pixels of an output, samples) read their
-    weights twice and write their scores; others take some four passes over the weights more.
+    Cost: one forward and backward a batch. On a CPU layers of at most 32 places (pixels of an output, or samples) read
+    their weights twice and write their scores; others take some four passes over the weights more.
 
     Reference: Tanaka et al. 2020, arXiv:2006.05467, Eq. 2 and Algorithm 1.
     """
