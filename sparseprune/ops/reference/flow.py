@@ -19,7 +19,7 @@ def flow_forward(weight: Tensor, mask: Tensor | None, x: Tensor, power: int) -> 
 def flow_backward(
     weight: Tensor, mask: Tensor | None, x: Tensor, grad: Tensor, power: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """What a gradient `[O, P]` of y gives: dx `[P, K]`, the scores v (grad x) `[O, K]`, and the bounds of 0 and these."""
+    """What a gradient `[O, P]` of y gives: dx `[P, K]`, the scores v (grad x) `[O, K]`, the bounds of 0 and these."""
     v = _values(weight, mask, power)
     scores = v * (grad @ x)
     zero = scores.new_zeros(1)
