@@ -15,6 +15,7 @@ from .random import Random
 from .sketch import Sketch
 from .snip import SNIP
 from .synflow import SynFlow
+from .synflow_l2 import SynFlowL2
 
 __all__ = [
     "FORCE",
@@ -32,6 +33,7 @@ __all__ = [
     "Score",
     "Sketch",
     "SynFlow",
+    "SynFlowL2",
     "Train",
     "get",
     "names",
