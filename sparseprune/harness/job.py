@@ -98,8 +98,8 @@ def prepare(job: Job, dataset: Dataset, folder: Path, watcher: Watcher, rankings
     watcher.pruned(job, report)
     kept = _kept(model, masks)
     start = getattr(job.way.score, "rewind", 0)
-    if start:
-        model = cast(Any, job.way.score).prepared(model, train=_trainer(job, dataset))
+    if hasattr(job.way.score, "prepared"):
+        model = cast(Any, job.way.score).prepared(model, train=_trainer(job, dataset), density=job.density)
     example, _ = next(iter(dataset.batches(job.batch_size, seed=job.seed)))
     sparsify(model, masks, layout=cast(Any, job.layout), scale=cast(Any, job.way.scale), inputs=example)
     in_csr = sum(layer.layout == "csr" for layer in layouts(model).values())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,12 +65,7 @@ def train_stacked(
     path = Path(checkpoint) if checkpoint is not None else None
     if path is not None:
         run.resume(path)
-    saved = time.monotonic()
-    while run.done < run.total:
-        run.epoch(progress)
-        if path is not None and time.monotonic() - saved >= checkpoint_seconds:
-            run.save(path)
-            saved = time.monotonic()
+    run.advance(run.total, progress, path, checkpoint_seconds)
     run.unstack(models)
     share = run.steps.median_ms()
     share = None if share is None else share / len(models)
