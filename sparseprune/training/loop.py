@@ -146,7 +146,7 @@ def recipe(
     gamma: float,
     seed: int,
     augment: bool,
-    schedule: str = "steps",
+    schedule: str,
 ) -> dict[str, Any]:
     """Return what decides a training, as a checkpoint carries it; arguments and errors are those of `train`."""
     if milestones is None:
