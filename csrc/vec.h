@@ -64,6 +64,22 @@ struct Vec {
 #endif
   }
 
+  // Past the caches, to an address that LANES numbers divide; fence() before others read.
+  INLINE void stream(C* p) const {
+#if ISA_BYTES == 64
+    _mm512_stream_si512(reinterpret_cast<__m512i*>(p), (__m512i)v);
+#elif ISA_BYTES == 32
+    _mm256_stream_si256(reinterpret_cast<__m256i*>(p), (__m256i)v);
+#else
+    store(p);
+#endif
+  }
+  static INLINE void fence() {
+#if ISA_BYTES > 16
+    _mm_sfence();
+#endif
+  }
+
   // bfloat16 in memory, for Vec<float>: LANES numbers of two bytes.
   typedef uint16_t Halves __attribute__((vector_size(ISA_BYTES / 2)));
   typedef uint16_t LooseHalves __attribute__((vector_size(ISA_BYTES / 2), aligned(2), may_alias));

@@ -150,7 +150,7 @@ def _ranking(
         return rankings[shared]
     arguments = dict(job.way.arguments)
     each = job.way.select if arguments.pop("select_at", "end") == "each" else None
-    trainer = _trainer(job, dataset, folder)
+    trainer = _trainer(job, _trained_on(job, dataset), folder)
     begin = now(job.device)
     ranking = rank(
         model,
@@ -167,6 +167,14 @@ def _ranking(
     if rankings is not None and getattr(job.way.score, "trains", False):
         rankings[shared] = found
     return found
+
+
+def _trained_on(job: Job, dataset: Dataset) -> Dataset:
+    """Return what a scoring trains on: random data of the same size where the method has inputs=normal."""
+    inputs = job.way.arguments.get("inputs") if getattr(job.way.score, "trains", False) else None
+    if inputs not in (None, "normal"):
+        raise ValueError(f"run: inputs of a score that trains must be normal, got {inputs!r} in {job.method!r}")
+    return dataset if inputs is None else dataset.normal(job.seed)
 
 
 def _trainer(job: Job, dataset: Dataset, folder: Path) -> Trainer:

@@ -120,3 +120,11 @@ def ntk_gram(offsets, indices, squares, a, b, a2, b2, full) -> Tensor:
 
 def spconv_dw_each(row_offsets, columns, x, grad, geometry) -> Tensor:
     return x.new_empty(len(columns), *grad.shape[3:])
+
+
+def flow_forward(weight, mask, x, power) -> Tensor:
+    return x.new_empty(len(weight), len(x))
+
+
+def flow_backward(weight, mask, x, grad, power) -> tuple[Tensor, Tensor, Tensor]:
+    return x.new_empty(x.shape), weight.new_empty(weight.shape), weight.new_empty(2)

@@ -50,8 +50,12 @@ SCHEMAS = {
     "block_spmm": f"(Tensor blocks, {_PATTERN}, Tensor? order, Tensor dense, bool transposed) -> Tensor",
     "ntk_gram": f"({_PATTERN}, Tensor? squares, Tensor a, Tensor b, Tensor? a2, Tensor? b2, bool full) -> Tensor",
     "spconv_dw_each": "(Tensor row_offsets, Tensor columns, Tensor x, Tensor grad, int[] geometry) -> Tensor",
+    "flow_forward": "(Tensor weight, Tensor? mask, Tensor x, int power) -> Tensor",
+    "flow_backward": "(Tensor weight, Tensor? mask, Tensor x, Tensor grad, int power) -> (Tensor, Tensor, Tensor)",
     "block_sddmm": f"({_PATTERN}, Tensor left, Tensor right, int size) -> Tensor",
 }
+# On a GPU dense products are as fast: these have no kernel of Triton's.
+_CPU_ONLY = {"flow_forward", "flow_backward"}
 
 _LIBRARY = torch.library.Library("sparseprune", "DEF")
 
@@ -69,9 +73,10 @@ def _on_cuda(name: str) -> Callable[..., Any]:
     """Triton where it is installed, else the reference; triton is first imported when a CUDA tensor arrives."""
 
     def call(*args: Any) -> Any:
-        if has_triton():
-            return getattr(importlib.import_module("sparseprune.kernels"), name)(*args)
-        return getattr(reference, name)(*args)
+        kernels = (
+            importlib.import_module("sparseprune.kernels") if has_triton() and name not in _CPU_ONLY else reference
+        )
+        return getattr(kernels, name)(*args)
 
     return call
 
@@ -93,5 +98,11 @@ for _name in SCHEMAS.keys() - _COMPILED:
 
 def backends() -> dict[str, dict[str, str]]:
     """Which implementation serves each op: {op: {"cpu": "c++" | "reference", "cuda": "triton" | "reference"}}."""
-    cuda = "triton" if has_triton() else "reference"
-    return {name: {"cpu": "c++" if name in _COMPILED else "reference", "cuda": cuda} for name in SCHEMAS}
+    triton = SCHEMAS.keys() - _CPU_ONLY if has_triton() else set()
+    return {
+        name: {
+            "cpu": "c++" if name in _COMPILED else "reference",
+            "cuda": "triton" if name in triton else "reference",
+        }
+        for name in SCHEMAS
+    }

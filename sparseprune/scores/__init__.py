@@ -8,15 +8,20 @@ from .grasp_it import GRASPIt
 from .imp import IMP
 from .iter_snip import IterSNIP
 from .magnitude import Magnitude
+from .ntk_sap import NTKSAP
+from .phew import PHEW
 from .prospr import ProsPr
 from .random import Random
 from .sketch import Sketch
 from .snip import SNIP
 from .synflow import SynFlow
+from .synflow_l2 import SynFlowL2
 
 __all__ = [
     "FORCE",
     "IMP",
+    "NTKSAP",
+    "PHEW",
     "SNIP",
     "EdgePopup",
     "GRASPIt",
@@ -28,6 +33,7 @@ __all__ = [
     "Score",
     "Sketch",
     "SynFlow",
+    "SynFlowL2",
     "Train",
     "get",
     "names",

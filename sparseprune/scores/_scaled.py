@@ -7,7 +7,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+
+from ._stored import Stored, conv2d, linear, value
 
 # The peak of a product is brought back to [1/2, 1) where it leaves 2^low ... 2^high: an ordinary net is not touched,
 # and what one layer can do to a peak stays far from the ends of the type.
@@ -42,6 +45,10 @@ class Scaled(Tensor):
     ) -> Any:
         """Run one op of the forward pass by the rule of its name."""
         kwargs = kwargs or {}
+        if func in _READING_STORED:
+            func = _READING_STORED[func]
+        elif Stored in types:
+            args, kwargs = _map(value, (args, kwargs))
         with torch._C.DisableTorchFunctionSubclass():
             if func in _METADATA:
                 return func(*args, **kwargs)
@@ -312,7 +319,8 @@ _RULES: dict[str, _Rule] = {
         "view view_as reshape reshape_as flatten unflatten ravel permute transpose t swapaxes movedim "
         "squeeze squeeze_ unsqueeze unsqueeze_ expand expand_as repeat tile flip roll "
         "chunk split tensor_split unbind select narrow __getitem__ index_select gather diagonal unfold fold "
-        "pixel_shuffle pixel_unshuffle channel_shuffle interpolate mean sum amax amin cumsum",
+        "pixel_shuffle pixel_unshuffle channel_shuffle interpolate mean sum amax amin cumsum "
+        "embedding repeat_interleave",
     ),
     **_rules(_adds, "add __add__ __radd__ sub subtract __sub__ __rsub__ rsub"),
     **_rules(_adds, "maximum minimum where clamp clamp_min clamp_max"),
@@ -331,6 +339,7 @@ _RULES: dict[str, _Rule] = {
     "pad": _pad,
     "__setitem__": _sets,
 }
+_READING_STORED = {torch.conv2d: conv2d, F.linear: linear}
 _METADATA = {Tensor.dim, Tensor.size, Tensor.numel}
 _PRODUCTS = {
     name for name, rule in _RULES.items() if rule in (_multiplies, _divides, _batch_norm) or rule.__name__ == "product"

@@ -2,28 +2,14 @@
 
 from __future__ import annotations
 
-import math
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor, nn
 
-from ..prunable import prunable
-from ._registry import Loss, register
-from ._scaled import Scaled, scaled, times_power
-
-# Scores are dR/dw * w times the power of two that brings R into 2^-32 ... 2^64. Where the largest score of a layer then
-# is below 2^-60, its small ones would come too close to the end of float32.
-_FLOW = (-32, 64)
-_FAINTEST = 2.0**-60
-# Numbers of state below which a net is small.
-_SMALL = 1 << 21
-# The largest score of a pass in float64, in the float32 that it is handed back in.
-_WIDE_PEAK = 100
+from ._flow import Flow
+from ._registry import Loss, Train, register
 
 
 @register
@@ -36,6 +22,11 @@ class SynFlow:
     overflows or vanishes and the order is that of exact arithmetic to rounding. Where R itself lies outside
     2^-32 ... 2^64 the scores are those of the definition times one common power of two. Where a layer's share of R is
     too small for float32 the pass is repeated in float64.
+
+    Args:
+        linear: score the linearized net: LayerNorm and other normalisations by an input's own statistics, GELU and
+            other smooth activations, and softmax become the identity (attention: (q k^T / sqrt(d)) v), so that flow is
+            conserved through transformers as well. False: these run as they are, as published.
 
     Args of `score`:
         model: its prunable weights are scored; half-precision states are taken to float32.
@@ -50,11 +41,13 @@ class SynFlow:
         ValueError: nothing prunable, no batch, or an output that is not one tensor.
         OverflowError: flows beyond what float64 holds, with the op or the layer.
 
-    Cost: one forward and backward a batch, and four passes over the weights.
+    Cost: one forward and backward a batch. On a CPU layers of at most 32 places (pixels of an output, or samples) read
+    their weights twice and write their scores; others take some four passes over the weights more.
 
     Reference: Tanaka et al. 2020, arXiv:2006.05467, Eq. 2 and Algorithm 1.
     """
 
+    linear: bool = False
     name: ClassVar[str] = "synflow"
     iterations: ClassVar[int] = 100
     needs: ClassVar[str] = "inputs"
@@ -69,141 +62,7 @@ class SynFlow:
         loss: Loss | None = None,
         masks: Mapping[str, Tensor] | None = None,
         seed: int = 0,
-        train: Callable[[nn.Module, int], Any] | None = None,
+        train: Train | None = None,
     ) -> dict[str, Tensor]:
         """Return the synaptic flow through every prunable weight, 0 where masked."""
-        weights = prunable(model)
-        if not weights:
-            raise ValueError(
-                f"synflow: model must hold an nn.Linear or nn.Conv2d, got {type(model).__name__} with none"
-            )
-        double = any(w.dtype == torch.float64 for w in weights.values())
-        if not double:
-            try:
-                scores, peaks = _flows(model, weights, batches, masks or {}, torch.float32)
-            except OverflowError:
-                pass
-            else:
-                if all(math.isfinite(peak) and peak >= _FAINTEST for peak in peaks.values()):
-                    return scores
-        scores, peaks = _flows(model, weights, batches, masks or {}, torch.float64)
-        for name, peak in peaks.items():
-            if not math.isfinite(peak):
-                raise OverflowError(f"synflow: scores must be finite in float64, got a peak of {peak} in {name!r}")
-        if double:
-            return scores
-        # From the top of float32 down, for the widest range below.
-        shift = _WIDE_PEAK - math.frexp(max(peaks.values(), default=0.0))[1]
-        return {name: times_power(s, shift).to(torch.float32) for name, s in scores.items()}
-
-
-def _flows(
-    model: nn.Module,
-    stored: Mapping[str, Tensor],
-    batches: Iterable[tuple[Any, Any]],
-    masks: Mapping[str, Tensor],
-    dtype: torch.dtype,
-) -> tuple[dict[str, Tensor], dict[str, float]]:
-    """Return the scores in that dtype, and the largest score of each layer that is in use and not all masked."""
-    weights = {name: _effective(w, masks.get(name), dtype) for name, w in stored.items()}
-    sums: list[Tensor | None] = [None] * len(weights)
-    shift: int | None = None
-    with _of_absolute_values(model, {id(stored[name]): w for name, w in weights.items()}, dtype):
-        for x, _ in batches:
-            flow = model(scaled(x.detach().to(dtype)) if x.is_floating_point() else x)
-            if not isinstance(flow, Tensor):
-                raise ValueError(f"synflow: model must return one tensor, got {type(flow).__name__}")
-            flow = flow.sum()
-            exponent = flow.exponent if isinstance(flow, Scaled) else 0
-            flow = flow.as_subclass(Tensor)
-            bits = math.frexp(flow.item())[1]
-            if shift is None:
-                shift = min(max(bits + exponent, _FLOW[0]), _FLOW[1]) - (bits + exponent)
-            seed = torch.full_like(flow, 2.0 ** min(max(shift + exponent, -1000), 1000))
-            grads = torch.autograd.grad(flow, list(weights.values()), seed, allow_unused=True)
-            sums = [g if s is None else s if g is None else s + g for s, g in zip(sums, grads, strict=True)]
-    if shift is None:
-        raise ValueError("synflow: batches must hold at least one sample, got none")
-    return _products(weights, sums)
-
-
-def _products(
-    weights: Mapping[str, Tensor], grads: Sequence[Tensor | None]
-) -> tuple[dict[str, Tensor], dict[str, float]]:
-    """Return |gradient * weight| in the memory of the gradient, and the peaks."""
-    scores, peaks = {}, {}
-    owners = Counter(g.data_ptr() for g in grads if g is not None)
-    for (name, leaf), g in zip(weights.items(), grads, strict=True):
-        w = leaf.detach()
-        if g is None:
-            scores[name] = torch.zeros_like(w)
-            continue
-        # One gradient may serve two weights that are added, or be an expanded number.
-        shared = owners[g.data_ptr()] > 1 or not g.is_contiguous()
-        s = g * w if shared else g.mul_(w)
-        low, high = (float(bound) for bound in s.aminmax())
-        scores[name] = s if low >= 0 else s.abs_()
-        peak = max(high, -low)
-        if not peak < _FAINTEST or w.any():
-            peaks[name] = peak
-    return scores, peaks
-
-
-def _effective(w: Tensor, mask: Tensor | None, dtype: torch.dtype) -> Tensor:
-    """|w| * |mask| as a leaf of the graph; a bool mask is made a number first, for the product is then vectorised."""
-    w = w.detach()
-    effective = w.abs().to(dtype) if mask is None else mask.to(dtype, copy=True).mul_(w).abs_()
-    return effective.requires_grad_()
-
-
-@contextmanager
-def _full_precision(device: str) -> Iterator[None]:
-    """Keep out autocast and cuDNN's 10-bit TF32 products, which blur the order, and its sums of varying order."""
-    cudnn = torch.backends.cudnn
-    exact = cudnn.flags(enabled=cudnn.enabled, deterministic=True, allow_tf32=False)
-    with torch.autocast(device, enabled=False), exact:
-        yield
-
-
-@contextmanager
-def _without_onednn(size: int) -> Iterator[None]:
-    """At one sample oneDNN's set-up of a convolution costs a small net more than its speed brings."""
-    if size >= _SMALL or not torch.backends.mkldnn.is_available():
-        yield
-        return
-    before = torch.backends.mkldnn.set_flags(_enabled=False)
-    try:
-        yield
-    finally:
-        torch.backends.mkldnn.set_flags(_enabled=before[0])
-
-
-@contextmanager
-def _of_absolute_values(model: nn.Module, instead: dict[int, Tensor], dtype: torch.dtype) -> Iterator[None]:
-    """Run the model in eval mode on the absolute values of its state, then put all back.
-
-    `instead` maps the id of a state tensor to what stands for it.
-    """
-    before: list[tuple[dict[str, Any], str, Tensor]] = []
-    modes = [(module, module.training) for module in model.modules()]
-    for module, _ in modes:
-        transient = module._non_persistent_buffers_set
-        for own in (module._parameters, module._buffers):
-            before += [
-                (own, n, t) for n, t in own.items() if t is not None and t.is_floating_point() and n not in transient
-            ]
-    try:
-        for own, name, t in before:
-            if id(t) not in instead:
-                instead[id(t)] = t.detach().abs().to(dtype)
-            own[name] = instead[id(t)]
-        for module, _ in modes:
-            vars(module)["training"] = False  # a tenth of the time of nn.Module's own setter
-        state = list(instead.values())
-        with torch.enable_grad(), _full_precision(state[0].device.type), _without_onednn(sum(t.numel() for t in state)):
-            yield
-    finally:
-        for own, name, t in before:
-            own[name] = t
-        for module, training in modes:
-            vars(module)["training"] = training
+        return Flow(self.name, linear=self.linear).scores(model, batches, masks)

@@ -110,6 +110,8 @@ def of_linear() -> dict[str, tuple[Any, ...]]:
         "masked_linear": (x.t().contiguous(), weight, mask, bias),
         "masked_linear_dx": (y.t().contiguous(), weight, mask),
         "masked_linear_dw": (y.t().contiguous(), x.t().contiguous(), mask),
+        "flow_forward": (weight, mask, x.t().contiguous(), 1),
+        "flow_backward": (weight, mask, x.t().contiguous(), y, 1),
     }
 
 

@@ -370,3 +370,50 @@ def test_dead_shared_and_unused_weights():
     dead = {n: torch.zeros_like(w, dtype=torch.bool) for n, w in prunable(model).items()}
     assert not any(s.any() for s in ours(nn.Linear(4, 2, bias=False), x, {"weight": torch.zeros(2, 4)}).values())
     assert not any(s.any() for s in ours(model, x, dead).values())
+
+
+class Squared(torch.autograd.Function):
+    """x W^T, with a backward that torch functions do not see."""
+
+    @staticmethod
+    def forward(ctx, x, w):
+        ctx.save_for_backward(x, w)
+        return x @ w.t()
+
+    @staticmethod
+    def backward(ctx, grad):
+        x, w = ctx.saved_tensors
+        return grad @ w, grad.t() @ x
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_a_weight_that_is_used_in_every_way_gets_the_sum(masked):
+    """By a layer that reads it in place, by plain ops, by someone's autograd function, and on too many places."""
+
+    class Ways(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Linear(4, 4), nn.Linear(4, 4)
+
+        def forward(self, x):
+            x = self.b(self.a(x)) + self.a(x)
+            x = x + F.linear(x, self.a.weight.t()) + Squared.apply(x, self.a.weight)
+            return F.linear(x.repeat(50, 1), self.a.weight) * self.b.weight.diagonal()
+
+    model, x = draw(Ways()), torch.ones(1, 4)
+    masks = {n: torch.arange(16).view(4, 4) % 3 > 0 for n in prunable(model)} if masked else None
+    expected, found = definition(model, x, masks), ours(model, x, masks)
+    twice = SynFlow().score(model, [(x, 0), (x, 0)], masks=masks)
+    for name, s in expected.items():
+        torch.testing.assert_close(found[name].double(), s, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(twice[name].double(), 2 * s, rtol=1e-5, atol=1e-6)
+
+
+def test_scores_do_not_share_memory_with_the_model_or_each_other():
+    model, x = draw(mlp()), torch.ones(1, 2, 2, 2)
+    first, second = ours(model, x), ours(model, x)
+    kept_ = {n: s.clone() for n, s in first.items()}
+    for s in second.values():
+        s.zero_()
+    assert all(torch.equal(s, kept_[n]) for n, s in first.items())
+    assert all(torch.equal(s, kept_[n]) for n, s in ours(model, x).items())

@@ -12,6 +12,7 @@ from .bernoulli import BINS, bernoulli_tiles, mass_histogram
 from .blocks import block_sddmm, block_spmm
 from .convolution import Geometry, spconv, spconv_backward, spconv_dw, spconv_dx
 from .draws import draw_in_tiles, draw_tiles
+from .flow import flow_backward, flow_forward
 from .gram import ntk_gram, spconv_dw_each
 from .keys import (
     PLAIN,
