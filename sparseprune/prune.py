@@ -205,7 +205,10 @@ def rank(
         for t in range(1, steps + 1):
             whole = masks if on_shards or masks is None else {name: full(mask) for name, mask in masks.items()}
             share = _share(scorer, schedule, density, t, steps, shapes) if t < steps else density
-            wanted = {"density": share} if getattr(scorer, "needs_density", False) else {}
+            kept = _counts(shapes, share, over, distribution)
+            wanted: dict[str, Any] = {"density": share} if getattr(scorer, "needs_density", False) else {}
+            if getattr(scorer, "needs_budgets", False):
+                wanted["budgets"] = _budgets(list(shapes), kept)
             raw = scorer.score(
                 work,
                 batches(t),
@@ -216,7 +219,6 @@ def rank(
                 **wanted,
             )
             ranked = {name: like(s, parts[name]) for name, s in _ranked(scorer.name, raw, shapes).items()}
-            kept = _counts(shapes, share, over, distribution)
             if t < steps:
                 try:
                     masks = _select(selector, ranked, kept, masks, _derived(seed, 1, t))
@@ -273,6 +275,11 @@ def _counts(shapes: densities.Shapes, density: float, scope: str, distribution: 
     if distribution is None and scope == "global":
         return round(density * sum(math.prod(shape) for shape in shapes.values()))
     return densities.RULES[distribution or "uniform"](shapes, density)
+
+
+def _budgets(names: list[str], kept: select_.Kept) -> list[tuple[list[str], int]]:
+    """Which scores compete for how many places."""
+    return [(names, kept)] if isinstance(kept, int) else [([name], count) for name, count in kept.items()]
 
 
 def _share(scorer: Any, schedule: str | None, density: float, t: int, steps: int, shapes: densities.Shapes) -> float:

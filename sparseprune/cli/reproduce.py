@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from ..papers import Experiment
 
 ARGUMENTS = {
-    "paper": "the paper's number: 000",
-    "item": "one experiment of it, e.g. E1; default: all",
+    "paper": "the paper's number: 000, 001",
+    "item": "one experiment of it, e.g. E1 or table1; default: all",
 }
 FLAGS = {
     "quick": "smaller sizes: seconds in place of minutes",
@@ -68,7 +68,7 @@ def _perform(experiment: Experiment, folder: Path, console: Console, **options: 
         rows = experiment.rows(out=folder, progress=show, **options)
     picture = folder / f"{experiment.name}.png"
     experiment.picture(rows, picture)
-    print_whole(_table(rows, f"{experiment.name}: {experiment.title}"), console)
+    print_whole(_table(experiment.shown(rows), f"{experiment.name}: {experiment.title}"), console)
     for claim in experiment.claims(rows):
         line = f"{_VERDICTS[claim.holds]}: {claim.text}\n    {claim.found}"
         console.print(line, highlight=False, markup=False, soft_wrap=True)

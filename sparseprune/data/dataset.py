@@ -79,6 +79,23 @@ class Dataset:
             transform=self.normalise,
         )
 
+    def normal(self, seed: int) -> Dataset:
+        """Return random training data of the same size: pixels N(mean, std) by channel, labels uniform; no real image.
+
+        Args:
+            seed: of the generator.
+
+        Returns:
+            `Dataset` with float32 training pixels on this one's device, and with its test set, mean and std.
+
+        Reference: Bar & Giryes 2023, arXiv 2305.17559, section 8, the random data of its IMP.
+        """
+        generator, shape = torch.Generator().manual_seed(seed), (-1, *(1 for _ in self.input_shape[1:]))
+        noise = torch.randn(self.train_pixels.shape, generator=generator).to(self.mean.device)
+        labels = torch.randint(self.classes, self.train_targets.shape, generator=generator)
+        pixels = noise.mul_(self.std.view(shape)).add_(self.mean.view(shape))
+        return replace(self, train_pixels=pixels, train_targets=labels.to(self.mean.device))
+
     def scoring_batches(self, samples: int = 256, *, batch_size: int = 128, seed: int = 0) -> Batches:
         """Return a class-balanced training subset for scoring at initialization, in micro-batches.
 

@@ -33,9 +33,8 @@ def ray(units: list[Unit], dataset: Dataset, folder: Path, watcher: Watcher, del
 
     Joins the cluster of this process or of RAY_ADDRESS, else starts one of this machine's cores. Rows come back unit by
     unit; `folder` must be one that all machines see for checkpoints to be found again.
-
     """
-    import ray as engine
+    import ray as engine  # pyright: ignore[reportMissingImports] - an extra
 
     started = not engine.is_initialized()
     if started:

@@ -19,7 +19,6 @@ from ..prunable import prunable
 from ..prune import Ranking, rank
 from ..training import History, Trainer, train, usage
 from .plan import DENSE, Job
-from .remembered import Remembered
 from .watcher import Watcher
 
 CHECKPOINT_SECONDS = 30.0
@@ -97,15 +96,15 @@ def prepare(job: Job, dataset: Dataset, folder: Path, watcher: Watcher, rankings
     report = masks.report()
     watcher.pruned(job, report)
     kept = _kept(model, masks)
-    start = getattr(job.way.score, "rewind", 0)
-    if start:
-        model = cast(Any, job.way.score).prepared(model, train=_trainer(job, dataset))
+    score = cast(Any, job.way.score)
+    if hasattr(score, "prepared"):
+        model = score.prepared(model, train=_trainer(job, dataset, folder), density=job.density)
     example, _ = next(iter(dataset.batches(job.batch_size, seed=job.seed)))
     sparsify(model, masks, layout=cast(Any, job.layout), scale=cast(Any, job.way.scale), inputs=example)
     in_csr = sum(layer.layout == "csr" for layer in layouts(model).values())
     outcome = {"density": report.density, "kept": report.kept, "total": report.total, "csr_layers": in_csr}
     outcome |= {"prune_ms": milliseconds, "collapsed": list(report.collapsed), **kept}
-    return Prepared(model, start, outcome, before)
+    return Prepared(model, getattr(score, "rewind", 0), outcome, before)
 
 
 def forget(job: Job, folder: Path) -> None:
@@ -151,7 +150,7 @@ def _ranking(
         return rankings[shared]
     arguments = dict(job.way.arguments)
     each = job.way.select if arguments.pop("select_at", "end") == "each" else None
-    trainer = _remembered(job, dataset, folder)
+    trainer = _trainer(job, _trained_on(job, dataset), folder)
     begin = now(job.device)
     ranking = rank(
         model,
@@ -164,18 +163,22 @@ def _ranking(
         progress=lambda done, total: watcher.scored(job, done, total),
         **arguments,
     )
-    found = ranking, 1000 * (now(job.device) - begin) + trainer.saved_ms
+    found = ranking, 1000 * (now(job.device) - begin)
     if rankings is not None and getattr(job.way.score, "trains", False):
         rankings[shared] = found
     return found
 
 
-def _trainer(job: Job, dataset: Dataset) -> Trainer:
-    return Trainer(dataset, **options(job), seed=job.seed)
+def _trained_on(job: Job, dataset: Dataset) -> Dataset:
+    """Return what a scoring trains on: random data of the same size where the method has inputs=normal."""
+    inputs = job.way.arguments.get("inputs") if getattr(job.way.score, "trains", False) else None
+    if inputs not in (None, "normal"):
+        raise ValueError(f"run: inputs of a score that trains must be normal, got {inputs!r} in {job.method!r}")
+    return dataset if inputs is None else dataset.normal(job.seed)
 
 
-def _remembered(job: Job, dataset: Dataset, folder: Path) -> Remembered:
-    return Remembered(_trainer(job, dataset), folder / job.scoring)
+def _trainer(job: Job, dataset: Dataset, folder: Path) -> Trainer:
+    return Trainer(dataset, **options(job), seed=job.seed, checkpoints=folder / job.scoring)
 
 
 @torch.no_grad()

@@ -54,6 +54,7 @@ class Experiment:
         rows: see `Rows`.
         picture: draws a PNG of the rows, the specification's numbers beside ours.
         claims: judges the rows.
+        shown: the lines of the printed table, as rows; default: all rows.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Experiment:
     rows: Rows
     picture: Callable[[list[Row], Path], None]
     claims: Callable[[list[Row]], list[Claim]]
+    shown: Callable[[list[Row]], list[Row]] = list
 
 
 def collect(

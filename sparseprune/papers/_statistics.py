@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import math
+import statistics
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -86,3 +90,36 @@ def below(text: str, found: float, error: float, bound: float, what: str) -> Cla
     """Judge "a number is below `bound`"; None where its interval has the bound."""
     claim = above(text, -found, error, -bound, what)
     return Claim(text, claim.holds, f"{what} {found:.4g} ± {Z * error:.2g}")
+
+
+def interval(values: list[float]) -> tuple[float, float]:
+    """Return the mean and half of its 95 % interval by Student's t; infinite of one value."""
+    from scipy.stats import t
+
+    if len(values) < 2:
+        return values[0], math.inf
+    error = statistics.stdev(values) / math.sqrt(len(values))
+    return statistics.fmean(values), float(t.ppf(0.975, len(values) - 1)) * error
+
+
+def judged(
+    text: str,
+    one: Mapping[Any, float],
+    other: Mapping[Any, float],
+    *,
+    above: float = -math.inf,
+    below: float = math.inf,
+    percent: bool = True,
+) -> Claim:
+    """Judge `above < one - other < below` by the interval of paired seeds: within, wholly outside, or neither."""
+    mean, half = interval([one[seed] - other[seed] for seed in one])
+    inside = above < mean - half and mean + half < below
+    outside = mean + half <= above or mean - half >= below
+    numbers = f"{100 * mean:+.2f} ± {100 * half:.2f} points" if percent else f"{mean:+.3g} ± {half:.2g}"
+    return Claim(text, inside if inside or outside else None, f"difference {numbers} (95 %, {len(one)} paired seeds)")
+
+
+def sign_test(wins: int, losses: int) -> float:
+    """Return the two-sided p: the chance of as uneven a count or more, were both signs as likely; ties left out."""
+    n = wins + losses
+    return min(1.0, 2 * sum(math.comb(n, k) for k in range(max(wins, losses), n + 1)) / 2**n)

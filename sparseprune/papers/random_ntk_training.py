@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import copy
 import math
-import statistics
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,8 @@ from ..plots import accuracy_against_density
 from ..results import Row
 from ..summary import summarise
 from ._report import Claim, Experiment, Progress, collect
+from ._statistics import interval, judged
+from ._training import threads_for
 
 RANDOM, RESCALED = "random/threshold", "random/threshold_rescaled"
 SCORES = ("magnitude", "snip", "grasp", "synflow")
@@ -92,12 +93,8 @@ def rows(
         if progress is not None:
             progress(done, total, f"E5 {jobs[done - 1]}")
 
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1 if name == "digits" else threads)  # for nets this small a second one only waits
-    try:
+    with threads_for(name):
         return collect(out / "E5.jsonl", [job.key for job in jobs], compute, tell)
-    finally:
-        torch.set_num_threads(threads)
 
 
 def picture(rows: list[Row], path: Path) -> None:
@@ -114,14 +111,14 @@ def claims(rows: list[Row]) -> list[Claim]:
     high, low = f"density {HIGH:.2f}", f"density {LOW:.3f}"
     points = f"{100 * MARGIN:g} points"
     found = [
-        _judged(f"{name} pruning to {high} loses less than {points}", dense, cells[method, HIGH], below=MARGIN)
+        judged(f"{name} pruning to {high} loses less than {points}", dense, cells[method, HIGH], below=MARGIN)
         for name, method in (("random", RANDOM), ("rescaled random", RESCALED))
     ]
-    found.append(_judged(f"random pruning loses at {low}", dense, cells[RANDOM, LOW], above=0.0))
-    found.append(_judged(f"rescaling helps random pruning at {low}", cells[RESCALED, LOW], cells[RANDOM, LOW], above=0))
+    found.append(judged(f"random pruning loses at {low}", dense, cells[RANDOM, LOW], above=0.0))
+    found.append(judged(f"rescaling helps random pruning at {low}", cells[RESCALED, LOW], cells[RANDOM, LOW], above=0))
     for score in SCORES:
         better = cells[f"{score}/threshold", LOW]
-        found.append(_judged(f"{score} keeps more than random pruning at {low}", better, cells[RANDOM, LOW], above=0.0))
+        found.append(judged(f"{score} keeps more than random pruning at {low}", better, cells[RANDOM, LOW], above=0.0))
     text = "over methods and densities, accuracy falls as the {} of the kernel at initialization {}"
     found.append(_ranked(text.format("condition number", "grows"), rows, "condition", -1))
     found.append(_ranked(text.format("alignment with the classes", "falls"), rows, "alignment", 1))
@@ -131,27 +128,6 @@ def claims(rows: list[Row]) -> list[Claim]:
 def _cell(rows: list[Row], method: str, density: float) -> dict[int, float]:
     keys = [(row["key"], row["accuracy"]) for row in rows]
     return {k["seed"]: accuracy for k, accuracy in keys if (k["method"], k["density"]) == (method, density)}
-
-
-def _interval(values: list[float]) -> tuple[float, float]:
-    """Return the mean and half of its 95 % interval by Student's t; infinite of one value."""
-    from scipy.stats import t
-
-    if len(values) < 2:
-        return values[0], math.inf
-    error = statistics.stdev(values) / math.sqrt(len(values))
-    return statistics.fmean(values), float(t.ppf(0.975, len(values) - 1)) * error
-
-
-def _judged(
-    text: str, one: dict[int, float], other: dict[int, float], *, above: float = -math.inf, below: float = math.inf
-) -> Claim:
-    """Judge `above < one - other < below` by the interval: within, wholly outside, or neither."""
-    mean, half = _interval([one[seed] - other[seed] for seed in one])
-    inside = above < mean - half and mean + half < below
-    outside = mean + half <= above or mean - half >= below
-    shown = f"difference {100 * mean:+.2f} ± {100 * half:.2f} points (95 %, {len(one)} paired seeds)"
-    return Claim(text, inside if inside or outside else None, shown)
 
 
 def _ranked(text: str, rows: list[Row], name: str, sign: int) -> Claim:
@@ -166,7 +142,7 @@ def _ranked(text: str, rows: list[Row], name: str, sign: int) -> Claim:
         numbers = [math.inf if row[name] is None else row[name] for row in mine]  # JSON has no infinity
         correlation: Any = spearmanr(numbers, [row["accuracy"] for row in mine])
         found.append(float(correlation.statistic))
-    mean, half = _interval(found)
+    mean, half = interval(found)
     holds = sign * mean > 0 if abs(mean) > half else None
     return Claim(text, holds, f"Spearman {mean:+.2f} ± {half:.2f} (95 %, {len(seeds)} seeds)")
 

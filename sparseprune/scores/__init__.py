@@ -8,6 +8,8 @@ from .grasp_it import GRASPIt
 from .imp import IMP
 from .iter_snip import IterSNIP
 from .magnitude import Magnitude
+from .ntk_sap import NTKSAP
+from .phew import PHEW
 from .prospr import ProsPr
 from .random import Random
 from .sketch import Sketch
@@ -18,6 +20,8 @@ from .synflow_l2 import SynFlowL2
 __all__ = [
     "FORCE",
     "IMP",
+    "NTKSAP",
+    "PHEW",
     "SNIP",
     "EdgePopup",
     "GRASPIt",

@@ -35,9 +35,10 @@ class Score(Protocol):
     (absent: False), whether `data` serves for its shape and moments only; `elementwise` (absent: False), whether each
     score depends on its own weight alone, so that it may be taken on the shards of DTensor parameters; `scope` (absent:
     "global"), that of `prune` by default; `trains` (absent: False), whether it needs `train`; `needs_density` (absent:
-    False), whether `score` takes one more keyword, `density`, the share to keep at this iteration; `biases` (absent:
-    False), whether the layers' biases are scored too and compete for the budget, which then counts them (masks are of
-    weights alone).
+    False), whether `score` takes one more keyword, `density`, the share to keep at this iteration; `needs_budgets`
+    (absent: False), whether it takes `budgets`, pairs (names, count) of how many to keep among the scores of which
+    names: one pair, or one for each where counts are by layer; `biases` (absent: False), whether the layers' biases are
+    scored too and compete for the budget, which then counts them (masks are of weights alone).
 
     So are three methods. `steps(density) -> int` stands in for `iterations` where the passes depend on the density.
     `share(density, t, total) -> float | None` is what to keep after iteration t < T where the score has a schedule of

@@ -80,7 +80,7 @@ def squared_norms(module: nn.Module, x: Tensor) -> Tensor:
     """
     if not isinstance(module, nn.Conv2d):
         return x.reshape(-1, x.shape[-1]).square().sum(0, dtype=torch.float64)
-    square = _padded(module, x if x.dim() == 4 else x[None]).square()
+    square = padded(module, x if x.dim() == 4 else x[None]).square()
     (kh, kw), (sh, sw), (dh, dw) = module.kernel_size, module.stride, module.dilation
     height = (square.shape[2] - dh * (kh - 1) - 1) // sh * sh + 1
     width = (square.shape[3] - dw * (kw - 1) - 1) // sw * sw + 1
@@ -93,7 +93,7 @@ def squared_norms(module: nn.Module, x: Tensor) -> Tensor:
     return by_group.repeat_interleave(module.out_channels // module.groups, dim=0)
 
 
-def _padded(module: nn.Conv2d, x: Tensor) -> Tensor:
+def padded(module: nn.Conv2d, x: Tensor) -> Tensor:
     sides: list[int] = []
     for d in (1, 0):  # F.pad counts from the last dimension
         total = module.dilation[d] * (module.kernel_size[d] - 1)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import copy
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -15,7 +14,7 @@ from torch.func import functional_call, stack_module_state, vmap
 from torch.nn import functional as F
 
 from ..data import Batches, Dataset
-from .loop import History, Run, evaluate, recipe
+from .loop import History, Progress, Run, evaluate, recipe
 
 _TRIED_STEPS = 12
 
@@ -34,17 +33,18 @@ def train_stacked(
     gamma: float = 0.1,
     augment: bool = False,
     device: str | torch.device = "cpu",
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress = None,
     checkpoint: str | Path | None = None,
     checkpoint_seconds: float = 0.0,
     start: int = 0,
+    schedule: str = "steps",
 ) -> list[History]:
     """Train several nets in place as `train` would each of them, to rounding: net i on the batches of seeds[i].
 
     Args:
         models: of one architecture; layers in the masked layout or dense; without random numbers (dropout).
         seeds: of the data orders, one a net.
-        epochs, ..., start: as in `train`.
+        epochs, ..., schedule: as in `train`.
 
     Returns:
         One `History` a net: `step_ms` is the net's share of a step, `peak_bytes` None.
@@ -60,18 +60,13 @@ def train_stacked(
         raise ValueError(f"train_stacked: seeds must be one a net, {len(models)} (at least 1), got {len(seeds)}")
     plan = recipe(
         dataset, seed=seeds[0], epochs=epochs, batch_size=batch_size, lr=lr, momentum=momentum,
-        weight_decay=weight_decay, milestones=milestones, gamma=gamma, augment=augment,
+        weight_decay=weight_decay, milestones=milestones, gamma=gamma, augment=augment, schedule=schedule,
     )  # fmt: skip
     run = StackedRun(models, dataset, {**plan, "seeds": list(seeds)}, torch.device(device), start)
     path = Path(checkpoint) if checkpoint is not None else None
     if path is not None:
         run.resume(path)
-    saved = time.monotonic()
-    while run.done < run.total:
-        run.epoch(progress)
-        if path is not None and time.monotonic() - saved >= checkpoint_seconds:
-            run.save(path)
-            saved = time.monotonic()
+    run.advance(run.total, progress, path, checkpoint_seconds)
     run.unstack(models)
     share = run.steps.median_ms()
     share = None if share is None else share / len(models)
@@ -90,7 +85,7 @@ def gain(
     """
     plan = recipe(
         dataset, seed=0, epochs=1, batch_size=batch_size, lr=0.0, momentum=0.9, weight_decay=0.0,
-        milestones=None, gamma=1.0, augment=False,
+        milestones=None, gamma=1.0, augment=False, schedule="steps",
     )  # fmt: skip
     on = torch.device(device)
     alone = Run(copy.deepcopy(models[0]), dataset, plan, on)

@@ -270,3 +270,17 @@ def test_the_real_files(name, mean):
     assert real.input_shape == (1, 28, 28) and (len(real.train_targets), len(real.test_targets)) == (60_000, 10_000)
     assert float(real.mean / 255) == pytest.approx(mean, abs=1e-4)
     assert real.test_targets.bincount().sum() == 10_000 and real.train_targets.unique().tolist() == list(range(10))
+
+
+def test_normal_training_data_has_the_moments_and_no_image():
+    digits = data.load("digits")
+    random = digits.normal(3)
+    assert random.train_pixels.shape == digits.train_pixels.shape and random.test_pixels is digits.test_pixels
+    inputs = random.train_inputs.double()
+    count = inputs.numel()
+    assert abs(inputs.mean()) < 5 / count**0.5 and abs(inputs.std() - 1) < 5 / (2 * count) ** 0.5
+    counts = random.train_targets.bincount(minlength=10)
+    expected = len(digits.train_targets) / 10
+    assert ((counts - expected).square() / expected).sum() < 40  # chi-square, 9 degrees
+    assert torch.equal(digits.normal(3).train_pixels, random.train_pixels)
+    assert not torch.equal(digits.normal(4).train_pixels, random.train_pixels)

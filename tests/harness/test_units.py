@@ -6,25 +6,26 @@ from sparseprune.harness import Plan, Watcher, run, units
 from sparseprune.harness import job as job_module
 from sparseprune.harness import main as main_module
 from sparseprune.results import Results
+from sparseprune.training.loop import Run
 
 from .conftest import Counting
 
 IMP = {"model": "mlp", "densities": (0.3,), "methods": ("imp",), "seeds": 1, "epochs": 1}
 
 
-class Trainings:
-    """Counts calls of a scoring's trainer; after `most` it stops them."""
+class Epochs:
+    """Counts epochs of training; the one after `most` is interrupted."""
 
     def __init__(self, monkeypatch, most=100):
-        original, self.count = job_module.Trainer.__call__, 0
+        original, self.count = Run.epoch, 0
 
-        def call(trainer, model, steps=None, start=0):
+        def epoch(run, progress, stop):
             if self.count == most:
                 raise KeyboardInterrupt
             self.count += 1
-            return original(trainer, model, steps, start)
+            return original(run, progress, stop)
 
-        monkeypatch.setattr(job_module.Trainer, "__call__", call)
+        monkeypatch.setattr(Run, "epoch", epoch)
 
 
 def test_jobs_go_alone_but_for_scorings_that_train(digits):
@@ -42,7 +43,7 @@ def test_seeds_of_a_method_go_together_in_stacks(digits):
 
 
 def test_selectors_share_the_trainings_of_a_score(tmp_path, monkeypatch):
-    trainings = Trainings(monkeypatch)
+    epochs = Epochs(monkeypatch)
     scored = []
 
     class Watch(Watcher):
@@ -50,21 +51,22 @@ def test_selectors_share_the_trainings_of_a_score(tmp_path, monkeypatch):
             scored.append((done, total))
 
     rows = run(Plan(**IMP), out=tmp_path / "shared", watcher=Watch())
-    assert trainings.count == 6 and scored == [(n, 6) for n in range(1, 7)], "ceil(log .3 / log .8) levels, once"
+    assert scored == [(level, 6) for level in range(1, 7)], "ceil(log .3 / log .8) levels, once"
+    assert epochs.count == 6 + 4, "one a level, and one each for the dense net and three tickets"
     assert rows[1]["kept"] == rows[3]["kept"] == round(0.3 * rows[1]["total"])
     assert not any((tmp_path / "shared" / "checkpoints").iterdir())
     alone = run(Plan(**{**IMP, "methods": ("imp/without_replacement",)}), out=tmp_path / "alone")
-    assert trainings.count == 12 and alone[1]["losses"] == rows[3]["losses"]
+    assert epochs.count == 10 + 8 and alone[1]["losses"] == rows[3]["losses"]
 
 
 def test_an_interrupted_scoring_goes_on_at_its_training(tmp_path, monkeypatch):
     expected = run(Plan(**IMP), out=tmp_path / "whole")
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        Trainings(patch, most=4)
+        Epochs(patch, most=1 + 4)
         run(Plan(**IMP), out=tmp_path / "cut")
-    trainings = Trainings(monkeypatch)
+    epochs = Epochs(monkeypatch)
     rows = run(Plan(**IMP), out=tmp_path / "cut")
-    assert trainings.count == 2
+    assert epochs.count == 2 + 3
     assert [row["losses"] for row in rows] == [row["losses"] for row in expected]
     assert not any((tmp_path / "cut" / "checkpoints").iterdir())
 
@@ -133,3 +135,18 @@ def test_what_a_row_tells_of_the_weights_kept(tmp_path):
     middle = slice(job_module.BINS // 2 - 3, job_module.BINS // 2 + 3)
     assert sum(row["weights"][middle]) < 0.02 * sum(dense["weights"][middle]), "magnitude keeps none of the small"
     assert list(Results(tmp_path / "results.jsonl").load().values()) == [dense, row]
+
+
+def test_inputs_normal_of_a_score_that_trains_are_random_data_and_the_ticket_sees_the_real_ones(tmp_path, monkeypatch):
+    scored, original = [], job_module.Trainer.__call__
+
+    def call(trainer, model, steps=None, start=0):
+        scored.append((trainer.dataset.train_pixels.is_floating_point(), steps))
+        return original(trainer, model, steps, start)
+
+    monkeypatch.setattr(job_module.Trainer, "__call__", call)
+    plan = Plan(**{**IMP, "densities": (0.8,), "methods": ("imp(inputs=normal,rewind=2)/threshold",), "epochs": 2})
+    _, row = run(plan, out=tmp_path)
+    assert scored == [(True, 2), (True, None), (False, 2)] and row["accuracy"] > 0.5
+    plan = Plan(**{**IMP, "methods": ("imp(inputs=chi)/threshold",)})
+    assert "inputs of a score that trains must be normal, got 'chi'" in run(plan, out=tmp_path)[1]["error"]

@@ -1,0 +1,24 @@
+"""What experiments that train share: where, on how many threads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+
+def device(dataset: str) -> str:
+    """Return "cuda" where there is one, but for the digits: their nets are too small to gain."""
+    return "cuda" if torch.cuda.is_available() and dataset != "digits" else "cpu"
+
+
+@contextmanager
+def threads_for(dataset: str) -> Iterator[None]:
+    """Use one thread for nets on the digits: for those a second one only waits."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1 if dataset == "digits" else before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
