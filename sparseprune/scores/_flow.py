@@ -77,7 +77,9 @@ class Flow:
         """Return the scores in that dtype, and the largest score of each layer that is in use and not all masked."""
         leaves = {name: stored(w, masks.get(name), self.power, dtype) for name, w in weights.items()}
         shift: int | None = None
-        stand_ins = {id(w): leaves[n] if w.device.type == "cpu" else value(leaves[n]) for n, w in weights.items()}
+        stand_ins: dict[int, Tensor] = {
+            id(w): leaves[n] if w.device.type == "cpu" else value(leaves[n]) for n, w in weights.items()
+        }
         with _of_absolute_values(model, stand_ins, dtype):
             for x, _ in batches:
                 with Linearized() if self.linear else nullcontext():
@@ -109,7 +111,7 @@ def _backward(flow: Tensor, seed: Tensor, leaves: Sequence[Stored]) -> None:
             if g is not None:
                 # One gradient may serve two weights that are added, or be an expanded number.
                 shared = owners[g.data_ptr()] > 1 or not g.is_contiguous()
-                leaf.add(g * value(leaf).detach() if shared else g.mul_(value(leaf).detach()))
+                leaf.collect(g * value(leaf).detach() if shared else g.mul_(value(leaf).detach()))
 
 
 def _absolute(leaves: Mapping[str, Stored]) -> tuple[dict[str, Tensor], dict[str, float]]:

@@ -48,7 +48,7 @@ class Scaled(Tensor):
         if func in _READING_STORED:
             func = _READING_STORED[func]
         elif Stored in types:
-            args, kwargs = _map(value, (args, kwargs))
+            args, kwargs = _map(value, args), dict(_map(value, kwargs))
         with torch._C.DisableTorchFunctionSubclass():
             if func in _METADATA:
                 return func(*args, **kwargs)

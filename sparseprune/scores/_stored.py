@@ -31,7 +31,7 @@ class Stored(Tensor):
     scores: Tensor | None  # the sum of gradients by v, times v
     bounds: tuple[float, float] | None  # of 0 and the scores, where the pass that made them told
 
-    def add(self, scores: Tensor, bounds: tuple[float, float] | None = None) -> None:
+    def collect(self, scores: Tensor, bounds: tuple[float, float] | None = None) -> None:
         """Add to the scores, whose memory the first take over."""
         self.bounds = bounds if self.scores is None else None
         self.scores = scores if self.scores is None else self.scores.add_(scores)
@@ -120,7 +120,7 @@ class _Flow(torch.autograd.Function):
         (x,), leaf = ctx.saved_tensors, ctx.leaf
         dx, scores, bounds = torch.ops.sparseprune.flow_backward(*_matrices(leaf), x, grad, leaf.power)
         with torch._C.DisableTorchFunctionSubclass():
-            leaf.add(scores.view(leaf.shape), tuple(bounds.tolist()))
+            leaf.collect(scores.view(leaf.shape), tuple(bounds.tolist()))
         return dx, None
 
 
