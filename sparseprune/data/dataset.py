@@ -94,7 +94,8 @@ class Dataset:
         noise = torch.randn(self.train_pixels.shape, generator=generator).to(self.mean.device)
         labels = torch.randint(self.classes, self.train_targets.shape, generator=generator)
         pixels = noise.mul_(self.std.view(shape)).add_(self.mean.view(shape))
-        return replace(self, train_pixels=pixels, train_targets=labels.to(self.mean.device))
+        other = {"name": f"{self.name}-normal-{seed}"}  # what a checkpoint tells data sets apart by
+        return replace(self, train_pixels=pixels, train_targets=labels.to(self.mean.device), **other)
 
     def scoring_batches(self, samples: int = 256, *, batch_size: int = 128, seed: int = 0) -> Batches:
         """Return a class-balanced training subset for scoring at initialization, in micro-batches.

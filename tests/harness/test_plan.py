@@ -34,7 +34,7 @@ def test_methods_are_scores_or_pairs_of_the_registries():
 
 
 def test_keys_are_those_of_older_files_and_methods_are_canonical(digits):
-    plan = Plan(methods=("snip( mode = eval )/threshold", "snip/multinomial( scale=keep )"), seeds=1, densities=(0.5,))
+    plan = Plan(methods=("snip( )/ threshold", "snip/multinomial( scale=keep , at=end )"), seeds=1, densities=(0.5,))
     dense, old, kept = plan.jobs(digits)
     assert (dense.method, old.method, kept.method) == (DENSE, "snip/threshold", "snip/multinomial(scale=keep)")
     assert old.key == {

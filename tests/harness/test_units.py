@@ -1,11 +1,14 @@
 """Jobs that share work: what goes together, one scoring for several selectors, several seeds at once."""
 
 import pytest
+import torch
 
+from sparseprune import models
 from sparseprune.harness import Plan, Watcher, run, units
 from sparseprune.harness import job as job_module
 from sparseprune.harness import main as main_module
 from sparseprune.results import Results
+from sparseprune.training import Trainer
 from sparseprune.training.loop import Run
 
 from .conftest import Counting
@@ -82,6 +85,17 @@ def test_a_net_rewound_is_trained_from_there_on(tmp_path):
     run(Plan(**{**IMP, "methods": ("imp(rewind=4)/threshold",), "epochs": 2}), out=tmp_path / "again", watcher=Watch())
     assert "error" not in rows[1] and len(rows[1]["losses"]) == 2
     assert taken == [*range(1, 15), *range(5, 15)], "dense from the first step, the ticket from the fifth"
+
+
+def test_a_ticket_found_on_random_data_is_rewound_on_the_real_ones(digits, tmp_path):
+    plan = Plan(**{**IMP, "methods": ("imp(inputs=normal,rewind=4)/threshold",), "densities": (0.9,)})
+    job = plan.jobs(digits)[1]
+    ready = job_module.prepare(job, digits, tmp_path, Watcher())
+    expected = models.build("mlp", seed=0)
+    Trainer(digits, epochs=1, batch_size=64)(expected, 4)
+    weights = dict(expected.named_parameters())
+    for name, p in ready.model.named_parameters():
+        assert torch.equal(p, weights[name] * (p != 0)) and ready.start == 4
 
 
 @pytest.mark.parametrize("model", ["mlp", "small-conv"])
