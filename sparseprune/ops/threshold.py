@@ -22,7 +22,8 @@ LOWEST = -(1 << 63)
 LOWEST_KEY = LOWEST + (1 << 52) - 1  # of minus infinity
 FIRST, NEXT = 12, 14  # bits of the histograms: of everything, inside a bin
 STEP, ENOUGH = 16, 1024  # the sample: every STEP-th tile, where there are at least ENOUGH tiles
-DEVIATIONS = (2.5, 12.0)  # half widths of the window; neighbours are alike in nets, so a tile tells less than its size
+DEVIATIONS = (2.5, 12.0)  # half widths of the first window and of the next: neighbours are alike in nets, so a tile
+GUESSES = 3  # tells less than its size, but a window that missed tells exactly by how much
 
 
 class Race(NamedTuple):
@@ -131,16 +132,11 @@ def refine(count: Count, found: Bin | None, rank: int, end: int, enough: Enough)
     return found
 
 
-def window(
-    sampled: Count, whole: Histogram, share: float, end: int, wide: int, deviations: float
-) -> tuple[int, int] | None:
-    """A guess (low, shift) of 2^wide bins that hold the key above which lies `share` of all, from a sample of them."""
-    size = int(whole.bins.sum())
-    middle = share * size
-    slack = deviations * math.sqrt(max(1.0, middle * (1.0 - share)))
+def window(sampled: Count, whole: Histogram, ranks: tuple[float, float], end: int, wide: int) -> tuple[int, int] | None:
+    """A guess (low, shift) of 2^wide bins that hold the keys between these ranks of a sample."""
     ends = []
-    for rank in (math.floor(middle - slack), math.ceil(middle + slack)):
-        if not 1 <= rank <= size:
+    for rank in (math.floor(ranks[0]), math.ceil(ranks[1])):
+        if not 1 <= rank <= int(whole.bins.sum()):
             return None
         ends.append(refine(sampled, whole.find(rank), rank, max(end, 64 - FIRST - NEXT), lambda b: b.need == b.size))
     top, bottom = ends[0].low + (1 << ends[0].shift), ends[1].low
@@ -161,9 +157,18 @@ def threshold(vector: Vector, race: Race, rank: int, *, end: int, wide: int, eno
     found = None
     if vector.tiles >= ENOUGH:
         whole = sampled(LOWEST, 64 - FIRST, FIRST)
-        for deviations in DEVIATIONS:
-            place = window(sampled, whole, rank / vector.numel, end, wide, deviations)
-            found = place and count(*place, wide, 1).find(rank)
-            if found or not place:
+        share = int(whole.bins.sum()) / vector.numel
+        middle = rank * share
+        slack = DEVIATIONS[0] * math.sqrt(max(1.0, middle * (1.0 - rank / vector.numel)))
+        for _ in range(GUESSES):
+            place = window(sampled, whole, (middle - slack, middle + slack), end, wide)
+            if place is None:
                 break
+            seen = count(*place, wide, 1)
+            found = seen.find(rank)
+            if found is not None:
+                break
+            below = rank - seen.above - int(seen.bins.sum())  # ranks beyond the lower edge, or else the upper one
+            edge, off = (middle + slack, below) if below > 0 else (middle - slack, rank - seen.above - 1)
+            middle, slack = edge + off * share, DEVIATIONS[1] * math.sqrt(max(1.0, abs(off) * share))
     return refine(lambda low, shift, bits: count(low, shift, bits, 1), found, rank, end, enough)

@@ -50,14 +50,17 @@ def train_stacked(
         One `History` a net: `step_ms` is the net's share of a step, `peak_bytes` None.
 
     Raises:
-        ValueError: another number of seeds than of nets, and what `train` raises.
-        RuntimeError: nets that cannot be stacked: of several architectures, or drawing random numbers.
+        ValueError: another number of seeds than of nets, several architectures, and what `train` raises.
+        RuntimeError: nets that draw random numbers.
 
     Cost: the work of the nets one by one, in as many operations as one net takes: faster where operations are too small
         for the device.
     """
     if not models or len(models) != len(seeds):
         raise ValueError(f"train_stacked: seeds must be one a net, {len(models)} (at least 1), got {len(seeds)}")
+    states = [{name: value.shape for name, value in model.state_dict().items()} for model in models]
+    if any(state != states[0] for state in states):
+        raise ValueError("train_stacked: models must be of one architecture, got other names or shapes of parameters")
     plan = recipe(
         dataset, seed=seeds[0], epochs=epochs, batch_size=batch_size, lr=lr, momentum=momentum,
         weight_decay=weight_decay, milestones=milestones, gamma=gamma, augment=augment, schedule=schedule,

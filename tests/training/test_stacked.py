@@ -96,7 +96,7 @@ def test_what_cannot_be_stacked_is_refused(digits):
         train_stacked(nets("mlp"), digits, seeds=(0, 1), epochs=1)
     with pytest.raises(ValueError, match="at least 1"):
         train_stacked([], digits, seeds=(), epochs=1)
-    with pytest.raises(RuntimeError):
+    with pytest.raises(ValueError, match="models must be of one architecture"):
         train_stacked([models.build("mlp"), models.build("small-conv")], digits, seeds=(0, 1), epochs=1)
     noisy = [nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(64, 10)) for _ in range(2)]
     with pytest.raises(RuntimeError, match="random"):
