@@ -86,7 +86,7 @@ class Dataset:
             seed: of the generator.
 
         Returns:
-            `Dataset` with float32 training pixels on this one's device, and with its test set, mean and std.
+            `Dataset` of another name, with float32 training pixels on this one's device, its test set, mean and std.
 
         Reference: Bar & Giryes 2023, arXiv 2305.17559, section 8, the random data of its IMP.
         """
@@ -94,8 +94,8 @@ class Dataset:
         noise = torch.randn(self.train_pixels.shape, generator=generator).to(self.mean.device)
         labels = torch.randint(self.classes, self.train_targets.shape, generator=generator)
         pixels = noise.mul_(self.std.view(shape)).add_(self.mean.view(shape))
-        other = {"name": f"{self.name}-normal-{seed}"}  # what a checkpoint tells data sets apart by
-        return replace(self, train_pixels=pixels, train_targets=labels.to(self.mean.device), **other)
+        labels = labels.to(self.mean.device)
+        return replace(self, name=f"{self.name}-normal-{seed}", train_pixels=pixels, train_targets=labels)
 
     def scoring_batches(self, samples: int = 256, *, batch_size: int = 128, seed: int = 0) -> Batches:
         """Return a class-balanced training subset for scoring at initialization, in micro-batches.

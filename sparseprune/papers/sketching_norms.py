@@ -8,6 +8,8 @@ Reference: Bar & Giryes 2023, arXiv 2305.17559, figure 2.
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,16 +67,19 @@ def rows(
                 done = keys.index(key) * size.levels + level
                 progress(done, len(keys) * size.levels, f"fig2 seed {key['seed']}, level {level}")
 
-        return _tickets(size, dataset, key["seed"], tell)
+        folder = out / "checkpoints" / "fig2"
+        found = _tickets(size, dataset, key["seed"], folder, tell)
+        shutil.rmtree(folder, ignore_errors=True)  # an interrupted search goes on by it
+        return found
 
     with threads_for(size.dataset):
         return collect(out / "fig2.jsonl", keys, compute)
 
 
-def _tickets(size: Size, dataset: Dataset, seed: int, tell: Any) -> dict[str, Any]:
+def _tickets(size: Size, dataset: Dataset, seed: int, folder: Path, tell: Callable[[int], None]) -> dict[str, Any]:
     recipe = RECIPES[size.dataset]
     options = {"batch_size": recipe.batch_size, "lr": recipe.lr, "augment": recipe.augment}
-    train = Trainer(dataset, recipe.epochs, seed=seed, device=device(size.dataset), **options)
+    train = Trainer(dataset, recipe.epochs, seed=seed, device=device(size.dataset), checkpoints=folder, **options)
     net = models.build(size.model, classes=dataset.classes, input_shape=dataset.input_shape, seed=seed)
     weights = {name: w.detach() for name, w in prunable(net).items()}
     total = sum(w.numel() for w in weights.values())

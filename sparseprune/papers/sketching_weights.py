@@ -8,6 +8,7 @@ Reference: Bar & Giryes 2023, arXiv 2305.17559, figure 1.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,8 @@ def _weights(
         for method in methods
     ]
 
+    folder = out / "checkpoints" / "fig1a"
+
     def compute(key: dict[str, Any]) -> dict[str, Any]:
         net = models.build(model, classes=dataset.classes, input_shape=dataset.input_shape, seed=key["seed"])
         method = Method.parse(key["method"])
@@ -63,8 +66,10 @@ def _weights(
             seed=key["seed"],
             device=device(name),
             augment=recipe.augment,
+            checkpoints=folder,
         )
         masks = prune(net, DENSITY, score=method.score, select=method.select, train=trainer, seed=key["seed"])
+        shutil.rmtree(folder, ignore_errors=True)  # an interrupted search for a ticket goes on by it
         return _kept_weights({name: (w.detach(), masks[name].cpu()) for name, w in prunable(net).items()})
 
     with threads_for(name):

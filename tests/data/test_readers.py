@@ -275,6 +275,7 @@ def test_the_real_files(name, mean):
 def test_normal_training_data_has_the_moments_and_no_image():
     digits = data.load("digits")
     random = digits.normal(3)
+    assert random.name not in ("digits", digits.normal(4).name), "else trainings on them would be taken for the same"
     assert random.train_pixels.shape == digits.train_pixels.shape and random.test_pixels is digits.test_pixels
     inputs = random.train_inputs.double()
     count = inputs.numel()

@@ -155,12 +155,12 @@ def test_inputs_normal_of_a_score_that_trains_are_random_data_and_the_ticket_see
     scored, original = [], job_module.Trainer.__call__
 
     def call(trainer, model, steps=None, start=0):
-        scored.append((trainer.dataset.train_pixels.is_floating_point(), steps))
+        scored.append((trainer.dataset.name, steps))
         return original(trainer, model, steps, start)
 
     monkeypatch.setattr(job_module.Trainer, "__call__", call)
     plan = Plan(**{**IMP, "densities": (0.8,), "methods": ("imp(inputs=normal,rewind=2)/threshold",), "epochs": 2})
     _, row = run(plan, out=tmp_path)
-    assert scored == [(True, 2), (True, None), (False, 2)] and row["accuracy"] > 0.5
+    assert scored == [("digits-normal-0", 2), ("digits-normal-0", None), ("digits", 2)] and row["accuracy"] > 0.5
     plan = Plan(**{**IMP, "methods": ("imp(inputs=chi)/threshold",)})
     assert "inputs of a score that trains must be normal, got 'chi'" in run(plan, out=tmp_path)[1]["error"]
