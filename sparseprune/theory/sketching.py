@@ -189,43 +189,32 @@ def _moved(theta0: Tensor, distance: float) -> Tensor:
 
 
 def masks(p: Tensor, draws: int, *, samples: int, seed: int) -> Tensor:
-    """Draw masks of Algorithm 1 by the sampler.
-
-    Args:
-        p: probabilities [d], or a row a mask [samples, d].
-
-    Returns:
-        [samples, d].
-    """
-    rows = p.expand(samples, -1)
-    return torch.stack([multinomial(row, draws, seed=seed, stream=stream) for stream, row in enumerate(rows)])
+    """Draw masks of Algorithm 1 by the sampler: [samples, d]."""
+    return torch.stack([_mask(p, draws, seed, i) for i in range(samples)])
 
 
 def monte_carlo(w: Tensor, x: Tensor, p: Tensor, draws: int, *, samples: int, seed: int) -> Tensor:
-    """Return |X^T w - X^T (w * m)|^2 of drawn masks, [samples]; its mean is `error`.
-
-    Args:
-        x: the data [d, n], or one a mask [samples, d, n].
-        p: probabilities [d], or a row a mask [samples, d].
-    """
+    """Return |X^T w - X^T (w * m)|^2 of drawn masks, [samples]; its mean is `error`."""
     return _features(w * (1 - masks(p, draws, samples=samples, seed=seed)), x)
 
 
 def monte_carlo_gaussian(
     w: Tensor, w0: Tensor, n: int, draws: int, *, seen: Seen = "same", samples: int, seed: int
 ) -> Tensor:
-    """Return the same over Gaussian data too, new for every mask: [samples], its mean is `theorem_44`.
-
-    Cost: memory for `samples` data sets.
-    """
+    """Return the same over new Gaussian data for every mask, [samples]; its mean is `theorem_44`."""
     generator = torch.Generator().manual_seed(seed)
+    errors = w.new_empty(samples)
+    for i in range(samples):
+        x, other = torch.randn(2, len(w), n, dtype=w.dtype, generator=generator) / math.sqrt(n)
+        p = probabilities(w0, {"same": x, "independent": other, "none": None}[seen])
+        errors[i] = _features(w * (1 - _mask(p, draws, seed, i)), x)
+    return errors
 
-    def data() -> Tensor:
-        return torch.randn(samples, *w.shape, n, dtype=w.dtype, generator=generator) / math.sqrt(n)
 
-    x = data()
-    p = probabilities(w0, {"same": lambda: x, "independent": data, "none": lambda: None}[seen]())
-    return monte_carlo(w, x, p, draws, samples=samples, seed=seed)
+def _mask(p: Tensor, draws: int, seed: int, stream: int) -> Tensor:
+    mask = multinomial(p, draws, seed=seed, stream=stream)
+    assert isinstance(mask, Tensor)  # a list only for a list
+    return mask
 
 
 def _features(w: Tensor, x: Tensor) -> Tensor:
