@@ -56,9 +56,7 @@ def claims(rows: list[Row]) -> list[Claim]:
         _exact("Lemma 4.5: the error of uniform draws is ((d-1)/s) |w|^2", uniform + step_uniform),
         _bounded("Lemma 4.5: at most (d/s) |w|^2", uniform + step_uniform, "bound"),
         *_tail(rows),
-        _small(
-            "at every step the sketch errs less than uniform draws do", ratio(step, step_uniform), "sketch / uniform"
-        ),
+        _small("at every step the sketch errs less than uniform draws", ratio(step, step_uniform), "sketch / uniform"),
         *_data(rows),
         *_network(rows),
     ]
@@ -127,7 +125,7 @@ def _bounded(text: str, rows: list[Row], name: str) -> Claim:
 
 
 def _small(text: str, shares: list[Share], what: str) -> Claim:
-    """Judge that all shares are at most 1: not if draws are above it; else by exact values that the draws agree with."""
+    """Judge that no share is above 1: false if draws are; else by exact values, if the draws agree with them."""
     worst = max(shares, key=lambda share: share.exact)
     shown = f"largest {what} {worst.exact:.4g}, drawn {worst.drawn:.4g} ± {Z * worst.error:.2g}"
     if any(share.drawn - Z * share.error > 1 for share in shares):

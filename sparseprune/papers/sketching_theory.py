@@ -40,7 +40,7 @@ class Sizes:
     examples: tuple[int, ...]
 
 
-FULL = Sizes(10_000, 30_000, (5, 10, 20, 40, 80, 160, 320), (0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5), (2, 4, 8, 16))
+FULL = Sizes(4_000, 12_000, (5, 10, 20, 40, 80, 160, 320), (0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5), (2, 4, 8, 16))
 QUICK = Sizes(500, 3_000, (5, 20, 80, 320), (0.0, 0.1, 0.3, 0.5, 1.0), (4,))
 LAWS = ("equal", "gaussian", "laplace", "log-normal(1)", "log-normal(1.5)", "log-normal(2)")
 _RANDOM_WEIGHTS = 10_000  # of a share of failures
