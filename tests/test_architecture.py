@@ -10,12 +10,12 @@ FILES = sorted([*(ROOT / "sparseprune").rglob("*.py"), *(ROOT / "kernels").rglob
 
 # From the ground up: a part may import itself and what stands before it.
 LAYERS = [
-    {"ops", "kernels", "files", "measure", "theory", "results", "paired"},
+    {"ops", "kernels", "files", "measure", "results", "paired"},
     {"shards"},
     {"sampling", "nn", "prunable", "replica"},
     {"speeds"},
     {"calibrate"},
-    {"masks", "densities", "inputs", "scores", "select", "prune", "methods", "nodes", "ntk"},
+    {"masks", "densities", "inputs", "scores", "select", "prune", "methods", "nodes", "ntk", "theory"},
     {"models", "data", "training"},
     {"doctor"},
     {"harness"},
