@@ -14,6 +14,7 @@ from ..theory.lottery import products
 from ._lottery_rows import curve
 
 Fill = Callable[[Any], None]
+_STYLES = {"product": "-", "printed": "--"}
 
 
 def draw(path: Path, panels: list[tuple[str, str, str, Fill]]) -> None:
@@ -58,11 +59,10 @@ def lemma24(rows: list[Row], path: Path) -> None:
 
     def fill(axes: Any) -> None:
         for colour, alpha in zip(("C0", "C1", "C2"), (0.3, 0.1, 0.02), strict=True):
-            for route, style in (("printed", "--"), ("product", "-")):
-                some = [row for row in curve(rows, route) if row["key"]["alpha"] == alpha]
-                if some:
-                    _log_line(axes, some, "units", f"{route}, α = {alpha}", colour, style)
-            units = [row["key"]["units"] for row in some]
+            some = {route: [row for row in curve(rows, route) if row["key"]["alpha"] == alpha] for route in _STYLES}
+            for route in filter(some.get, _STYLES):
+                _log_line(axes, some[route], "units", f"{route}, α = {alpha}", colour, _STYLES[route])
+            units = [row["key"]["units"] for row in some["product"]]
             law = [products.median_error(alpha, k) for k in units]
             axes.plot(units, law, color=colour, linestyle=":", linewidth=3, alpha=0.5)
         axes.plot([], [], color="black", linestyle=":", linewidth=3, alpha=0.5, label="2.456 / (k ln(1/|α|))")
@@ -75,8 +75,9 @@ def theorem23(rows: list[Row], path: Path) -> None:
 
     def widths(axes: Any) -> None:
         for route, colour, label in (
-            ("product", "C0", "(v*/v_l) w* before v_l"),
-            ("printed", "C1", "w* before v_l near v*"),
+            ("product", "C0", "(v*/v_l) w* before v_l, k2 = k1/10"),
+            ("few", "C1", "(v*/v_l) w* before v_l, k2/n = 20"),
+            ("printed", "C3", "w* before v_l near v*, k2/n = 20"),
         ):
             _log_line(axes, curve(rows, route), "k1", label, colour)
         _slope(axes, curve(rows, "product"), "k1", -1)
@@ -91,7 +92,7 @@ def theorem23(rows: list[Row], path: Path) -> None:
             some[0]["t"], np.sin(np.pi * np.array(some[0]["t"])), color="grey", linewidth=5, alpha=0.4, label="sin πt"
         )
 
-    first = ("Theorem 2.3: d = 8, n = 4", "random first-layer units a neuron, k1/n (k2 = k1/10)", "sup error", widths)
+    first = ("Theorem 2.3: d = 8, n = 4", "random first-layer units a neuron, k1/n", "sup error", widths)
     draw(path, [first, ("A function and its tickets", "t", "", function)])
 
 
@@ -99,13 +100,14 @@ def theorem21(rows: list[Row], path: Path) -> None:
     """Draw the sup error against the units a weight, a colour a depth."""
 
     def fill(axes: Any) -> None:
+        product = curve(rows, "product")
         for colour, depth in zip(("C0", "C1", "C2"), (2, 3, 4), strict=True):
-            some = [row for row in curve(rows, "product") if row["key"]["depth"] == depth]
+            some = [row for row in product if row["key"]["depth"] == depth]
             _log_line(axes, some, "k", f"depth {depth} in {2 * depth}", colour)
             bounds = [float(np.median(row["bounds"])) for row in some]
             axes.plot([row["key"]["k"] for row in some], bounds, color=colour, linestyle="--")
         axes.plot([], [], color="black", linestyle="--", label="certificates")
-        _slope(axes, some, "k", -1)
+        _slope(axes, [row for row in product if row["key"]["depth"] == 2], "k", -1)
 
     draw(path, [("Theorem 2.1: d = n = 4", "random units a target weight, k", "sup error", fill)])
 

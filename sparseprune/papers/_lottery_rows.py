@@ -39,11 +39,6 @@ def curve(rows: list[Row], name: str) -> list[Row]:
     return [row for row in rows if row["key"]["curve"] == name]
 
 
-def ends(rows: list[Row]) -> tuple[Row, Row]:
-    """Return the first and the last of them."""
-    return rows[0], rows[-1]
-
-
 def log_slope(rows: list[Row], size: str, errors: str = "errors") -> tuple[float, float]:
     """Return the slope of the mean log error against the log of a size of the key, and its standard error."""
     logs = [np.log(row[errors]) for row in rows]

@@ -16,7 +16,7 @@ from torch import Tensor
 from ..results import Row
 from ..theory.lottery import errors, neurons, universal, weights
 from . import _lottery_pictures as pictures
-from ._lottery_rows import curve, ends, experiment, log_slope
+from ._lottery_rows import curve, experiment, log_slope
 from ._report import Claim
 from ._statistics import above, below, equal
 
@@ -43,7 +43,7 @@ class Sizes:
 
 
 FULL = Sizes((10, 100, 1000, 4000), 30, (128, 256, 512, 1024, 2048, 4096), 4, 100)
-QUICK = Sizes((10, 100, 1000), 40, (128, 512, 2048), 2, 40)
+QUICK = Sizes((10, 100, 1000), 24, (128, 512, 2048), 2, 40)
 
 
 def height(w: Tensor) -> Tensor:
@@ -56,7 +56,7 @@ def _plan_neuron(quick: bool, seed: int) -> list[Key]:
     plain = {"draws": sizes.draws, "tolerance": TOLERANCE, "seed": seed}
     data = [{"curve": "sample", "k2": k2, "k1": 200, "d": 10, "points": 20, **plain} for k2 in sizes.blocks]
     rkhs = [
-        {"curve": scale, "k2": k2, "k1": 20, "d": 2, "points": 101, **plain}
+        {"curve": scale, "k2": k2, "k1": 20, "d": 2, "points": 101, **plain, "draws": 4 * sizes.draws}
         for scale in ("function", "function, printed C")
         for k2 in sizes.blocks
     ]
@@ -65,8 +65,8 @@ def _plan_neuron(quick: bool, seed: int) -> list[Key]:
 
 def _measure_neuron(key: Key) -> dict[str, Any]:
     found: dict[str, list[float]] = {"errors": [], "accuracies": [], "squares": [], "kept": []}
-    x, y = _curve_of_integrals() if key["d"] == 2 else (None, None)
-    prediction = torch.empty(0)
+    x, y = _curve_of_integrals()
+    prediction = y
     smallest = math.inf
     for seed in range(key["seed"] * 10**6, key["seed"] * 10**6 + key["draws"]):
         w, u = neurons.random_units(key["d"], key["k1"], key["k2"], seed)
@@ -119,7 +119,7 @@ def _claims_neuron(rows: list[Row]) -> list[Claim]:
     off = float(squares.std(ddof=1)) / math.sqrt(len(squares))
     text = "errors have the predicted standard deviation: mean square of their ratio"
     claims.append(equal(text, float(squares.mean()), off, 1.0, tolerance=0.5))
-    large = ends(sample)[1]
+    large = sample[-1]
     text = f"Theorem 3.4 at eps = 1/2: without scaling, every label has its sign at k2 = {large['key']['k2']}"
     claims.append(
         Claim(text, large["accuracy"] == 1, f"worst accuracy of {large['key']['draws']} draws {large['accuracy']}")
@@ -130,7 +130,7 @@ def _claims_neuron(rows: list[Row]) -> list[Claim]:
     text = "the features' Gram matrices have a positive least eigenvalue"
     least = min(row["eigenvalue"] for row in sample)
     claims.append(Claim(text, least > 0, f"least {least:.3g}"))
-    logs = np.log(ends(printed)[1]["errors"]) - np.log(ends(function)[1]["errors"])
+    logs = np.log(printed[-1]["errors"]) - np.log(function[-1]["errors"])
     text = "C = max |v|, as printed, lets the error stall above that of C = max |v| / (1 - eps), whatever c"
     claims.append(above(text, float(logs.mean()), float(logs.std(ddof=1)) / math.sqrt(len(logs)), 0.0, "log ratio"))
     return claims
@@ -141,10 +141,14 @@ def _plan_separation(quick: bool, seed: int) -> list[Key]:
     keys = []
     for d in (4, 8, 16, 32):
         for width in sizes.widths:
-            total = width * (d + 1)
-            units = total // (d * (d + SECOND_LAYER))
-            keys.append({"curve": "neurons", "d": d, "width": width, "weights": total, "draws": sizes.features})
-            keys.append({"curve": "weights", "d": d, "width": d * units, "weights": total, "draws": sizes.tickets})
+            keys.append(
+                {"curve": "neurons", "d": d, "width": width, "weights": width * (d + 1), "draws": sizes.features}
+            )
+        for width in (*sizes.widths, 4 * sizes.widths[-1], 16 * sizes.widths[-1]):
+            units = width * (d + 1) // (d + SECOND_LAYER)
+            if units >= 16 * d:  # the law of small errors
+                ticket = {"width": units, "weights": width * (d + 1), "draws": sizes.tickets}
+                keys.append({"curve": "weights", "d": d, **ticket})
     return [key | {"seed": seed} for key in keys]
 
 
@@ -159,8 +163,8 @@ def _measure_separation(key: Key) -> dict[str, Any]:
         else:
             network = weights.random_network([d, key["width"], SECOND_LAYER, 1], seed)
             one = torch.ones(1, 1, dtype=torch.float64)
-            first, second, v = weights.theorem23(network, [target, one]).compact()
-            error = float(v**2 * errors.gaussian_error(first, second, target / v))
+            first, second, v = weights.theorem23(network, [target, one], shared=True).compact()
+            error = float(v[0, 0] ** 2 * errors.gaussian_error(first, second, target / v)[0])
         found.append(2 * error)  # E relu(<w*, x>)^2 = 1/2
     return {"error": float(np.mean(found)), "errors": found}
 
@@ -173,11 +177,11 @@ def _claims_separation(rows: list[Row]) -> list[Claim]:
         text = f"d = {d}: the square error of a weight-subnetwork falls like the random weights' number to the -2"
         claims.append(equal(text, *log_slope(ours, "weights"), -2.0, tolerance=0.2))
         slopes[d] = log_slope(theirs[-2:], "weights")
-        top, floor = (np.log(ends(some)[1]["errors"]) for some in (ours, theirs))
+        total = theirs[-1]["key"]["weights"]
+        (compared,) = (row for row in ours if row["key"]["weights"] == total)
+        top, floor = np.log(compared["errors"]), np.log(theirs[-1]["errors"])
         off = math.sqrt(top.var(ddof=1) / len(top) + floor.var(ddof=1) / len(floor))
-        text = (
-            f"d = {d}: of {ends(ours)[1]['key']['weights']} random weights, it beats what any neuron-subnetwork can do"
-        )
+        text = f"d = {d}: of {total} random weights, it beats what any neuron-subnetwork can do"
         claims.append(below(text, float(top.mean() - floor.mean()), off, 0.0, "log ratio of square errors"))
     last = max(slopes)
     text = f"d = {last}: the exponent of the best neuron-subnetwork's floor is above -1: it needs degrees, not units"

@@ -72,8 +72,8 @@ def layer_tolerance(error: float, depth: int, outputs: int) -> float:
 def certificate23(ticket: Sequence[Tensor], target: Sequence[Tensor]) -> float:
     """Return an upper bound of sup over ||x||_2 <= 1 of |ticket(x) - target(x)| for a ticket of Theorem 2.3.
 
-    sum_i |v_i| `linear_error` of the neuron's inner map against r w*_i, r = max(v*_i / v_i, 0), and |v*_i| ||w*_i|| where
-    the signs of v*_i and v_i differ.
+    sum_i |v_i| `linear_error` of the neuron's inner map against r w*_i, r = max(v*_i / v_i, 0), and
+    |v*_i| ||w*_i|| where the signs of v*_i and v_i differ.
     """
     first, second, third = ticket
     ratio = (target[1] / third).clamp(min=0)

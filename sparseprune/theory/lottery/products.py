@@ -14,7 +14,8 @@ def product_cdf(z: float) -> float:
 def hit_probability(alpha: float, tolerance: float) -> float:
     """Return p = P(u > 0, |u w - alpha| <= eps) = (G(alpha + eps) - G(alpha - eps)) / 2.
 
-    Near (eps / 2) ln(1 / |alpha|), and the same for u < 0: by symmetry a unit serves either side of Lemma 2.4 with this chance.
+    Near (eps / 2) ln(1 / |alpha|), and the same for u < 0: by symmetry a unit serves either side of Lemma 2.4 with this
+    chance.
     """
     return (product_cdf(alpha + tolerance) - product_cdf(alpha - tolerance)) / 2
 

@@ -84,33 +84,50 @@ def search(u: Tensor, w: Tensor, alpha: Tensor, printed: bool = False) -> Tensor
     return distance.unsqueeze(-2).masked_fill(~sides, torch.inf).argmin(-1)
 
 
-def linear_masks(first: Tensor, second: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+def linear_masks(first: Tensor, second: Tensor, target: Tensor, shared: bool = False) -> tuple[Tensor, Tensor]:
     """Return the masks that make x -> second relu(first x) near the linear map target: Lemma 2.5 for every output.
 
-    Units beyond the largest multiple of n m are pruned.
-
     Args:
-        first: [H, m], m the inputs; H >= n m k.
+        first: [H, m], m the inputs; H >= n m k, units beyond the largest such multiple are pruned.
         second: [n, H].
         target: [n, m].
+        shared: let every target weight choose among all units that those before it left: the same guarantees of a
+            ticket, an error nearer 1 / H than the blocks' n m / H.
 
     Returns:
         Masks of first and second: two weights of each per target weight, one first weight a unit.
+
+    Raises:
+        ValueError: too few units.
     """
     outputs, inputs = target.shape
     units = len(first) // target.numel()
     if not units:
         raise ValueError(f"lottery: the hidden layer must have {target.numel()} units or more, got {len(first)}")
-    used = units * target.numel()
-    # Block (o, i) of k units: their incoming weights from i and their outgoing weights to o, [n, m, k].
-    w = first[:used].view(outputs, inputs, units, inputs).diagonal(dim1=1, dim2=3).transpose(1, 2)
-    u = second[:, :used].reshape(outputs, outputs, inputs, units).diagonal(dim1=0, dim2=1).movedim(-1, 0)
-    block = torch.arange(target.numel()).view(outputs, inputs, 1)
-    chosen = block * units + search(u, w, target)
+    if shared:
+        chosen = _choose_shared(first, second, target)
+    else:
+        used = units * target.numel()
+        # Block (o, i) of k units: their incoming weights from i and their outgoing weights to o, [n, m, k].
+        w = first[:used].view(outputs, inputs, units, inputs).diagonal(dim1=1, dim2=3).transpose(1, 2)
+        u = second[:, :used].reshape(outputs, outputs, inputs, units).diagonal(dim1=0, dim2=1).movedim(-1, 0)
+        block = torch.arange(target.numel()).view(outputs, inputs, 1)
+        chosen = block * units + search(u, w, target)
     masks = torch.zeros_like(first, dtype=torch.bool), torch.zeros_like(second, dtype=torch.bool)
     masks[0][chosen, torch.arange(inputs).view(1, -1, 1)] = True
     masks[1][torch.arange(outputs).view(-1, 1, 1), chosen] = True
     return masks
+
+
+def _choose_shared(first: Tensor, second: Tensor, target: Tensor) -> Tensor:
+    """Return the units of each target weight, [n, m, 2]; those taken get an outgoing weight 0, which no side wants."""
+    free = second.clone()
+    chosen = torch.empty(*target.shape, 2, dtype=torch.int64)
+    for output, weight in torch.cartesian_prod(*map(torch.arange, target.shape)).tolist():
+        pair = search(free[output], first[:, weight], target[output, weight])
+        chosen[output, weight] = pair
+        free[:, pair] = 0
+    return chosen
 
 
 def theorem21(network: list[Tensor], target: list[Tensor]) -> Ticket:
@@ -134,7 +151,7 @@ def theorem21(network: list[Tensor], target: list[Tensor]) -> Ticket:
     return Ticket(network, masks)
 
 
-def theorem23(network: list[Tensor], target: list[Tensor], printed: bool = False) -> Ticket:
+def theorem23(network: list[Tensor], target: list[Tensor], printed: bool = False, shared: bool = False) -> Ticket:
     """Return the weight-subnetwork of a random three-layer network that is near sum_i v*_i relu(<w*_i, x>).
 
     Neuron i has its own k1 / n units of the first and k2 / n of the second layer. Of the latter it takes one, l, and
@@ -146,6 +163,7 @@ def theorem23(network: list[Tensor], target: list[Tensor], printed: bool = False
         network: [k1, d], [k2, k1], [1, k2].
         target: w* [n, d], v* [1, n].
         printed: take the l of the least |v_l - v*_i| and make w*_i before it, as the paper does.
+        shared: see `linear_masks`: the first layer's units are all neurons'.
 
     Raises:
         ValueError: no v_l of a block has the sign of its v*.
@@ -165,6 +183,7 @@ def theorem23(network: list[Tensor], target: list[Tensor], printed: bool = False
         raise ValueError(f"lottery: a neuron needs an output weight of its sign, got none among its {units}")
     chosen = neurons * units + best
     masks = [torch.zeros_like(layer, dtype=torch.bool) for layer in network]
-    masks[0], masks[1][chosen] = linear_masks(first, second[chosen], weight if printed else ratio.unsqueeze(1) * weight)
+    inner = weight if printed else ratio.unsqueeze(1) * weight
+    masks[0], masks[1][chosen] = linear_masks(first, second[chosen], inner, shared)
     masks[2][0, chosen] = True
     return Ticket(network, masks)
