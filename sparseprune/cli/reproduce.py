@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from ..papers import Experiment
 
 ARGUMENTS = {
-    "paper": "the paper's number: 000 or 002",
+    "paper": "the paper's number, such as 000",
     "item": "one experiment of it, e.g. E1; default: all",
 }
 FLAGS = {

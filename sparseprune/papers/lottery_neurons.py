@@ -5,6 +5,7 @@ Reference: Malach et al., ICML 2020 (arXiv 2002.00585).
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -33,6 +34,7 @@ class Sizes:
         blocks: k2 of Remark 3.6; `draws` of each.
         widths: hidden units of the neuron-subnetwork's network; `features` draws of each.
         tickets: draws of weight-subnetworks of as many random weights.
+        dimensions: d of the separation.
     """
 
     blocks: tuple[int, ...]
@@ -40,6 +42,7 @@ class Sizes:
     widths: tuple[int, ...]
     features: int
     tickets: int
+    dimensions: tuple[int, ...] = (4, 8, 16, 32)
 
 
 FULL = Sizes((10, 100, 1000, 4000), 30, (128, 256, 512, 1024, 2048, 4096), 4, 100)
@@ -104,6 +107,7 @@ def _sample(key: Key, seed: int) -> tuple[Tensor, Tensor]:
     return x / x.norm(dim=1, keepdim=True), y.double()
 
 
+@functools.cache
 def _curve_of_integrals() -> tuple[Tensor, Tensor]:
     x = universal.lift(torch.linspace(-1, 1, 101, dtype=torch.float64))
     return x, universal.neuron_integral(height, x)
@@ -139,13 +143,13 @@ def _claims_neuron(rows: list[Row]) -> list[Claim]:
 def _plan_separation(quick: bool, seed: int) -> list[Key]:
     sizes = QUICK if quick else FULL
     keys = []
-    for d in (4, 8, 16, 32):
+    for d in sizes.dimensions:
         for width in sizes.widths:
             keys.append(
                 {"curve": "neurons", "d": d, "width": width, "weights": width * (d + 1), "draws": sizes.features}
             )
         for width in (*sizes.widths, 4 * sizes.widths[-1], 16 * sizes.widths[-1]):
-            units = width * (d + 1) // (d + SECOND_LAYER)
+            units = width * (d + 1) // (d + SECOND_LAYER)  # of the first layer, for as many random weights
             if units >= 16 * d:  # the law of small errors
                 ticket = {"width": units, "weights": width * (d + 1), "draws": sizes.tickets}
                 keys.append({"curve": "weights", "d": d, **ticket})
@@ -171,7 +175,7 @@ def _measure_separation(key: Key) -> dict[str, Any]:
 
 def _claims_separation(rows: list[Row]) -> list[Claim]:
     claims = []
-    slopes = {}
+    slopes: dict[int, tuple[float, float]] = {}
     for d in dict.fromkeys(row["key"]["d"] for row in rows):
         ours, theirs = ([row for row in curve(rows, name) if row["key"]["d"] == d] for name in ("weights", "neurons"))
         text = f"d = {d}: the square error of a weight-subnetwork falls like the random weights' number to the -2"

@@ -91,8 +91,8 @@ def linear_masks(first: Tensor, second: Tensor, target: Tensor, shared: bool = F
         first: [H, m], m the inputs; H >= n m k, units beyond the largest such multiple are pruned.
         second: [n, H].
         target: [n, m].
-        shared: let every target weight choose among all units that those before it left: the same guarantees of a
-            ticket, an error nearer 1 / H than the blocks' n m / H.
+        shared: let every target weight choose among all units that those before it left: H candidates, not H / (n m),
+            for as many active weights.
 
     Returns:
         Masks of first and second: two weights of each per target weight, one first weight a unit.
