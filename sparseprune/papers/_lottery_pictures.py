@@ -145,5 +145,5 @@ def separation(rows: list[Row], path: Path) -> None:
                 some = [row for row in curve(rows, name) if row["key"]["d"] == d]
                 _log_line(axes, some, "weights", f"{name}, d = {d}", f"C{place}", style)
 
-    title = "One ReLU neuron: floor of neuron-subnetworks, ceiling of a weight-subnetwork"
+    title = "One ReLU neuron: neuron-subnetworks at best, weight-subnetworks at most"
     draw(path, [(title, "random weights", "square error / that of 0", fill)])

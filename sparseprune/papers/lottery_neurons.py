@@ -45,8 +45,8 @@ class Sizes:
     dimensions: tuple[int, ...] = (4, 8, 16, 32)
 
 
-FULL = Sizes((10, 100, 1000, 4000), 30, (128, 256, 512, 1024, 2048, 4096), 4, 100)
-QUICK = Sizes((10, 100, 1000), 24, (128, 512, 2048), 2, 40)
+FULL = Sizes((10, 100, 1000, 4000), 30, (128, 256, 512, 1024, 2048, 4096), 8, 100)
+QUICK = Sizes((10, 100, 1000), 24, (128, 512, 2048), 5, 40)
 
 
 def height(w: Tensor) -> Tensor:
@@ -188,7 +188,7 @@ def _claims_separation(rows: list[Row]) -> list[Claim]:
         text = f"d = {d}: of {total} random weights, it beats what any neuron-subnetwork can do"
         claims.append(below(text, float(top.mean() - floor.mean()), off, 0.0, "log ratio of square errors"))
     last = max(slopes)
-    text = f"d = {last}: the exponent of the best neuron-subnetwork's floor is above -1: it needs degrees, not units"
+    text = f"d = {last}: the floor of neuron-subnetworks falls slower than the random weights' number to the -1"
     return [*claims, above(text, *slopes[last], -1.0, "exponent")]
 
 
