@@ -1,0 +1,56 @@
+"""What paper 002's experiments share: how rows are made, and what is read from them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..results import Row
+from ._report import Claim, Experiment, Progress, collect
+from ._statistics import Z, fit
+
+Key = dict[str, Any]
+
+
+def experiment(
+    name: str,
+    title: str,
+    plan: Callable[[bool, int], list[Key]],
+    measure: Callable[[Key], dict[str, Any]],
+    picture: Callable[[list[Row], Path], None],
+    claims: Callable[[list[Row]], list[Claim]],
+) -> Experiment:
+    """Return the experiment whose rows are `measure` of each key of plan(quick, seed)."""
+
+    def rows(
+        *, out: Path, quick: bool, data_dir: Path | None = None, progress: Progress | None = None, seed: int = 0
+    ) -> list[Row]:
+        return collect(out / f"{name}.jsonl", plan(quick, seed), measure, progress)
+
+    return Experiment(name, title, rows, picture, claims)
+
+
+def curve(rows: list[Row], name: str) -> list[Row]:
+    """Return the rows of a curve."""
+    return [row for row in rows if row["key"]["curve"] == name]
+
+
+def log_slope(rows: list[Row], size: str, errors: str = "errors") -> tuple[float, float]:
+    """Return the slope of the mean log error against the log of a size of the key, and its standard error."""
+    logs = [np.log(row[errors]) for row in rows]
+    means, off = [float(x.mean()) for x in logs], [float(x.std(ddof=1)) / math.sqrt(len(x)) for x in logs]
+    line = fit([[1.0] * len(rows), [math.log(row["key"][size]) for row in rows]], means, off)
+    return float(line.coefficients[1]), float(line.errors[1])
+
+
+def success(text: str, wins: int, trials: int, claimed: float) -> Claim:
+    """Judge "the chance is at least `claimed`" by the Wilson interval of the share."""
+    share, square = wins / trials, Z**2 / trials
+    middle = (share + square / 2) / (1 + square)
+    half = Z * math.sqrt(share * (1 - share) / trials + square / (4 * trials)) / (1 + square)
+    holds = True if middle - half >= claimed else False if middle + half < claimed else None
+    return Claim(text, holds, f"{wins} of {trials}: [{middle - half:.4g}, {middle + half:.4g}]")
