@@ -145,6 +145,11 @@ def test_prune_prints_the_report_and_writes_the_masks(tmp_path, capsys):
     assert masks.kept == round(0.1 * masks.total)
 
 
+def test_prune_trains_where_the_score_does(capsys):
+    trained = ("prune", "--model", "mlp", "--density", "0.3", "--score", "edge_popup", "--dataset", "digits")
+    assert call(capsys, *trained, "--epochs", "1")[0] == 0
+
+
 def test_prune_scores_on_data_and_on_saved_weights(tmp_path, capsys):
     net = models.build("small-conv", seed=5)
     torch.save(net.state_dict(), tmp_path / "net.pt")

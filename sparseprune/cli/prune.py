@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ._shared import DATA_DIR, NET, SCORE, SELECT, load_weights
+
+if TYPE_CHECKING:
+    from ..data import Dataset
+    from ..training import Trainer
 
 FLAGS = {
     "density": "fraction of the weights to keep, in (0, 1]; required",
@@ -13,9 +18,10 @@ FLAGS = {
     "select": SELECT,
     "scope": "global: one ranking over all layers; layer: the same density in every layer; default: the score's own",
     "distribution": "densities of layers, in place of --scope: uniform, erk or balanced",
-    "iterations": "steps to the density; default: the score's own (synflow 100, others 1)",
+    "iterations": "steps to the density; default: the score's own (synflow 100, force 60, snip 1, ...)",
     "inputs": "ones, normal, chi or sparse: score on these in place of data",
     "dataset": "digits, mnist, fashion-mnist, cifar10, cifar100 or tiny-imagenet: 256 examples to score on",
+    "epochs": "of scores that train; default: the data set's recipe",
     "data_dir": DATA_DIR,
     "classes": "outputs of the net where no --dataset says; default: the model's own",
     "weights": "a saved state_dict of the net to score; default: fresh weights drawn from --seed",
@@ -34,6 +40,7 @@ def prune(
     iterations: int | None = None,
     inputs: str | None = None,
     dataset: str | None = None,
+    epochs: int | None = None,
     data_dir: Path | None = None,
     classes: int | None = None,
     weights: Path | None = None,
@@ -76,6 +83,7 @@ def prune(
             iterations=iterations,
             inputs=inputs,
             data=data.scoring_batches(seed=seed) if data is not None else None,
+            train=_trainer(data, epochs, seed) if data is not None else None,
             seed=seed,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
@@ -83,3 +91,13 @@ def prune(
     if out is not None:
         masks.save(out)
         print(f"written to {out}")
+
+
+def _trainer(data: Dataset, epochs: int | None, seed: int) -> Trainer:
+    from dataclasses import asdict
+
+    from ..harness import RECIPES, Recipe
+    from ..training import Trainer
+
+    recipe = asdict(RECIPES.get(data.name, Recipe()))
+    return Trainer(data, **(recipe | ({} if epochs is None else {"epochs": epochs})), seed=seed)
