@@ -13,7 +13,10 @@ if TYPE_CHECKING:
 
 _WIDEST = 400
 NET = "the net: mlp, lenet-300-100, small-conv, vgg19, resnet20, wide-resnet or resnet18"
-SCORE = "magnitude, random, snip, grasp, synflow or sketch"
+SCORE = (
+    "magnitude, random, sketch, synflow, synflow_l2, phew, ntk_sap, snip, iter_snip, force, grasp, grasp_it or prospr; "
+    "imp and edge_popup train: sparseprune run"
+)
 SELECT = "threshold, threshold_rescaled, multinomial, poisson, systematic, bernoulli, priority or without_replacement"
 DATA_DIR = "folder of the data set's files in their standard format; not needed for digits"
 
