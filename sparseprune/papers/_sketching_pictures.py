@@ -48,8 +48,9 @@ def table(
             style = {"color": f"C{colour}", "label": f"density {density:g}", **_MARKS}
             axes.errorbar(places, [statistics.fmean(values) for values in ours], spread, **style)
             theirs = [(place, printed(item, setting, column)) for place, column in zip(places, columns, strict=True)]
+            whose = "the paper's" if len(theirs[0][1]) == 1 else "the paper's, mean of its nets"
             crosses = [(place, statistics.fmean(values)) for place, values in theirs if values]
-            axes.plot(*zip(*crosses, strict=True), "x", color=f"C{colour}", label=f"the paper's, {density:g}")
+            axes.plot(*zip(*crosses, strict=True), "x", color=f"C{colour}", label=f"{whose}, {density:g}")
         axes.set_xticks(range(len(columns)), columns, rotation=90 if max(map(len, columns)) > 2 else 0)
         axes.set_title(f"{nets[index][1]}, {nets[index][0]}")
         axes.set_ylabel("test accuracy, %")

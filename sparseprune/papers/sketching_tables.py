@@ -235,7 +235,7 @@ def shown(item: Item, rows: list[Row]) -> list[Row]:
 
 
 def _lines(item: Item, found: Cells) -> Iterator[Row]:
-    bases = dict(item.better)
+    bases = dict(reversed(item.better))  # the first that the item names
     for (setting, column), accuracies in found.items():
         label = f"{column} {COLUMNS[column][0]}" if len(column) < 3 else COLUMNS.get(column, (DENSE,))[0]
         key = dict(zip(("dataset", "model", "density"), setting, strict=True)) | {"column": label}
@@ -269,13 +269,15 @@ def claims(item: Item, rows: list[Row]) -> list[Claim]:
 
 
 def _better(item: Item, found: Cells, settings: list[Setting], one: str, other: str) -> Claim:
-    differences = [
-        100 * (accuracy - found[setting, other][seed])
-        for setting in settings
-        for seed, accuracy in found[setting, one].items()
-    ]
-    ours, p, shown = _signs(differences)
+    by_net: dict[tuple[str, str], list[float]] = {}
+    for setting in settings:
+        differences = [100 * (a - found[setting, other][seed]) for seed, a in found[setting, one].items()]
+        by_net.setdefault(setting[:2], []).extend(differences)
+    ours, p, shown = _signs([difference for some in by_net.values() for difference in some])
     told = f"ours: {shown}"
+    if len(by_net) > 1:
+        nets = (f"{model} on {name} {_signs(some)[0].mean:+.2f}" for (name, model), some in by_net.items())
+        told += f" ({', '.join(nets)})"
     if all({one, other} <= row.keys() for row in PRINTED[item.name].values()):
         told += f"; the paper's means: {_signs(gains(PRINTED[item.name], one, other))[2]}"
     return Claim(f"{_named(one)} >= {_named(other)}", ours.wins > ours.losses if p < SURE else None, told)

@@ -160,6 +160,8 @@ def test_a_net_at_chance_without_a_flag_is_told(tmp_path, monkeypatch):
 
 def test_a_line_has_our_number_the_gain_and_the_papers(tmp_path, monkeypatch):
     rows = run("table1", tmp_path, monkeypatch, {"C": 0.92})
+    lines = {line["key"]["column"][:2]: line for line in PAPERS["001"]["table1"].shown(rows) if line["gain"]}
+    assert lines["H "]["gain"] == "+0.00 over G" and lines["D*"]["gain"] == "+0.00 over A"
     row = next(line for line in PAPERS["001"]["table1"].shown(rows) if line["key"]["column"].startswith("C "))
     assert row["gain"] == "+2.00 over A" and row["ours"] == "91.98 ± 0.07"
     assert row["paper"] == "71.89 (mean of 4)"  # density .05: 92.44, 83.55, 68.65, 42.92
