@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ._shared import DATA_DIR, NET, SCORE, SELECT, load_weights
 
@@ -99,5 +99,7 @@ def _trainer(data: Dataset, epochs: int | None, seed: int) -> Trainer:
     from ..harness import RECIPES, Recipe
     from ..training import Trainer
 
-    recipe = asdict(RECIPES.get(data.name, Recipe()))
-    return Trainer(data, **(recipe | ({} if epochs is None else {"epochs": epochs})), seed=seed)
+    recipe: dict[str, Any] = asdict(RECIPES.get(data.name, Recipe()))
+    if epochs is not None:
+        recipe["epochs"] = epochs
+    return Trainer(data, **recipe, seed=seed)
