@@ -91,9 +91,10 @@ def main() -> None:
         mean = {name: statistics.fmean(each[name] for each in found) for name in found[0]}
         out.append(dict(zip(("dataset", "score", "density"), where, strict=True)) | mean | {"gain": difference[where]})
         print(*where, *(f"{name} {value:.3g}" for name, value in mean.items()), difference[where])
+    told = [row for row in out if row["score"] != "random"]  # whose threshold is a random mask already
     ranks = {
         f"{measure} and the gain of {selector}": list(
-            map(float, spearmanr([row[measure] for row in out], [row["gain"][selector] for row in out]))
+            map(float, spearmanr([row[measure] for row in told], [row["gain"][selector] for row in told]))
         )
         for measure in ("share", "growth", "draws")
         for selector in SKETCHES
