@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from .files import write_whole
+from .paths import effective
 from .shards import full, local, nonzero
 
 _FORMAT = "sparseprune.masks.v1"
@@ -96,9 +97,17 @@ class Masks(Mapping[str, Tensor]):
         """Whether some layer keeps nothing."""
         return not all(map(nonzero, self.values()))
 
-    def report(self) -> Report:
-        """Return kept, density and dead inputs and outputs per layer; its str() is a table that flags collapse."""
-        return Report(tuple(_row(name, full(mask), self.groups.get(name, 1)) for name, mask in self.items()))
+    def report(self, model: nn.Module | None = None, *, input_shape: Sequence[int] | None = None) -> Report:
+        """Return kept, density and dead inputs and outputs per layer; its str() is a table that flags collapse.
+
+        Args:
+            model: counts, too, the kept weights that lie on a path from the inputs to the outputs: without any, a layer
+                has collapsed though it keeps some (`sparseprune.paths.effective`, which costs a forward and backward).
+            input_shape: of one sample, where the model does not tell.
+        """
+        whole = {name: full(mask) for name, mask in self.items()}
+        used = {} if model is None else effective(model, whole, input_shape=input_shape)
+        return Report(tuple(_row(n, mask, self.groups.get(n, 1), used.get(n)) for n, mask in whole.items()))
 
     def full(self) -> Masks:
         """Return plain masks, whole on every rank; those that are plain already as they are.
@@ -206,7 +215,10 @@ class Masks(Mapping[str, Tensor]):
 
 @dataclass(frozen=True)
 class Row:
-    """One layer of a report: dead inputs (outputs) are coordinates that no kept weight reads (writes)."""
+    """One layer of a report: dead inputs (outputs) are coordinates that no kept weight reads (writes).
+
+    `effective`: kept weights on a path from the inputs to the outputs; None: not looked at.
+    """
 
     name: str
     shape: tuple[int, ...]
@@ -214,6 +226,7 @@ class Row:
     total: int
     dead_inputs: int
     dead_outputs: int
+    effective: int | None = None
 
     @property
     def density(self) -> float:
@@ -222,8 +235,8 @@ class Row:
 
     @property
     def collapsed(self) -> bool:
-        """Whether the layer keeps nothing."""
-        return self.kept == 0
+        """Whether the layer keeps nothing, or nothing that is on a path."""
+        return self.kept == 0 or self.effective == 0
 
 
 @dataclass(frozen=True)
@@ -249,11 +262,13 @@ class Report:
 
     @property
     def collapsed(self) -> tuple[str, ...]:
-        """Names of the layers that keep nothing."""
+        """Names of the layers that keep nothing, or nothing that is on a path."""
         return tuple(row.name for row in self.rows if row.collapsed)
 
     def __str__(self) -> str:
         header = ("layer", "shape", "kept", "total", "density", "dead in", "dead out", "")
+        if self.rows[0].effective is not None:
+            header = (*header[:-1], "on a path", "")
         cells = [header, *(_cells(row) for row in self.rows)]
         widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
         lines = [
@@ -264,6 +279,8 @@ class Report:
         ]
         dead = self.collapsed
         verdict = f"COLLAPSE: nothing kept in {', '.join(dead)}" if dead else "no layer collapsed"
+        if all(row.effective == 0 for row in self.rows):
+            verdict = "COLLAPSE: no path of kept weights from the inputs to the outputs"
         lines += [f"achieved density {self.density:.6g} ({self.kept:,} of {self.total:,} kept)", verdict]
         return "\n".join(line.rstrip() for line in lines)
 
@@ -271,18 +288,21 @@ class Report:
 def _cells(row: Row) -> tuple[str, ...]:
     shape = "x".join(map(str, row.shape))
     flag = "COLLAPSED" if row.collapsed else ""
-    numbers = (f"{row.kept:,}", f"{row.total:,}", f"{row.density:.4g}", str(row.dead_inputs), str(row.dead_outputs))
+    used = () if row.effective is None else (f"{row.effective:,}",)
+    dead = (str(row.dead_inputs), str(row.dead_outputs))
+    numbers = (f"{row.kept:,}", f"{row.total:,}", f"{row.density:.4g}", *dead, *used)
     return (row.name, shape, *numbers, flag)
 
 
-def _row(name: str, mask: Tensor, groups: int) -> Row:
+def _row(name: str, mask: Tensor, groups: int, used: int | None) -> Row:
     kept = mask != 0
     if kept.dim() < 2:
-        return Row(name, tuple(mask.shape), int(kept.sum()), mask.numel(), 0, int((~kept).sum()))
+        return Row(name, tuple(mask.shape), int(kept.sum()), mask.numel(), 0, int((~kept).sum()), used)
     # [groups, outputs per group, inputs per group, kernel]: an input belongs to the outputs of its own group only.
     blocks = kept.reshape(groups, kept.shape[0] // groups, kept.shape[1], math.prod(kept.shape[2:]))
     read, written = blocks.any(dim=3).any(dim=1), blocks.any(dim=3).any(dim=2)
-    return Row(name, tuple(mask.shape), int(kept.sum()), mask.numel(), int((~read).sum()), int((~written).sum()))
+    dead = int((~read).sum()), int((~written).sum())
+    return Row(name, tuple(mask.shape), int(kept.sum()), mask.numel(), *dead, used)
 
 
 def _packed(mask: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ LAYERS = [
     {"sampling", "nn", "prunable", "replica"},
     {"speeds"},
     {"calibrate"},
-    {"masks", "densities", "inputs", "scores", "select", "prune", "methods", "nodes", "ntk", "theory"},
+    {"masks", "paths", "densities", "inputs", "scores", "select", "prune", "methods", "nodes", "ntk", "theory"},
     {"models", "data", "training"},
     {"doctor"},
     {"harness"},

@@ -87,7 +87,7 @@ def prune(
             seed=seed,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
-    print(masks.report())
+    print(masks.report(net))
     if out is not None:
         masks.save(out)
         print(f"written to {out}")

@@ -93,7 +93,7 @@ def prepare(job: Job, dataset: Dataset, folder: Path, watcher: Watcher, rankings
     begin = now(job.device)
     masks = ranking.masks(job.way.select)
     milliseconds += 1000 * (now(job.device) - begin)
-    report = masks.report()
+    report = masks.report(model, input_shape=dataset.input_shape)
     watcher.pruned(job, report)
     kept = _kept(model, masks)
     score = cast(Any, job.way.score)
