@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from .harness import Job, Watcher
+from .harness import Job, Watcher, collapse
 from .masks import Report
 from .results import Row
 
@@ -51,10 +51,8 @@ class Live(Watcher):
 
     def pruned(self, job: Job, report: Report) -> None:
         """Print a collapse before the training starts."""
-        if report.collapsed:
-            self._console.print(
-                f"collapse: {job} keeps nothing in {', '.join(report.collapsed)}", highlight=False, soft_wrap=True
-            )
+        if line := collapse(job, report):
+            self._console.print(line, highlight=False, soft_wrap=True)
 
     def scored(self, job: Job, done: int, total: int) -> None:
         """Tell of a scoring of several iterations where the bar's text stands."""

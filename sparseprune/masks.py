@@ -265,6 +265,11 @@ class Report:
         """Names of the layers that keep nothing, or nothing that is on a path."""
         return tuple(row.name for row in self.rows if row.collapsed)
 
+    @property
+    def cut(self) -> bool:
+        """Whether no kept weight is on a path; False where that was not looked at."""
+        return all(row.effective == 0 for row in self.rows)
+
     def __str__(self) -> str:
         header = ("layer", "shape", "kept", "total", "density", "dead in", "dead out", "")
         if self.rows[0].effective is not None:
@@ -279,7 +284,7 @@ class Report:
         ]
         dead = self.collapsed
         verdict = f"COLLAPSE: nothing kept in {', '.join(dead)}" if dead else "no layer collapsed"
-        if all(row.effective == 0 for row in self.rows):
+        if self.cut:
             verdict = "COLLAPSE: no path of kept weights from the inputs to the outputs"
         lines += [f"achieved density {self.density:.6g} ({self.kept:,} of {self.total:,} kept)", verdict]
         return "\n".join(line.rstrip() for line in lines)

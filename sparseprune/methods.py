@@ -8,6 +8,7 @@ from dataclasses import MISSING, dataclass, fields
 from typing import Any
 
 from . import scores, select
+from .prune import SELECT_AT
 
 # The hard threshold, Algorithm 1 with its 1/(s p) in the weights, and the paper's binary random mask.
 SELECTS = ("threshold", "multinomial", "without_replacement")
@@ -59,7 +60,7 @@ class Method:
         scorer, before = _made(type(scores.get(score)), before, _OF_PRUNE, text)
         chooser, after = _made(type(select.get(selector)), after, tuple(_AFTER), text)
         arguments = {name: value for name, value in before.items() if name in _OF_PRUNE}
-        if after.get("at", "end") not in ("end", "each"):
+        if after.get("at", "end") not in SELECT_AT:
             raise ValueError(f"method: at must be end or each, got {after['at']!r} in {text!r}")
         if after.get("scale", "fold") not in SCALES:
             raise ValueError(f"method: scale must be {' or '.join(SCALES)}, got {after['scale']!r} in {text!r}")

@@ -3,9 +3,9 @@
 from .job import BINS, WIDEST, perform
 from .main import run
 from .plan import DENSE, LAYOUTS, MASKED, RECIPES, Job, Plan, Recipe, fingerprint
-from .watcher import Watcher
+from .watcher import Watcher, collapse
 
 __all__ = [
     "BINS", "DENSE", "LAYOUTS", "MASKED", "RECIPES", "WIDEST",
-    "Job", "Plan", "Recipe", "Watcher", "fingerprint", "perform", "run",
+    "Job", "Plan", "Recipe", "Watcher", "collapse", "fingerprint", "perform", "run",
 ]  # fmt: skip

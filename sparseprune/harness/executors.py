@@ -16,7 +16,7 @@ from ..results import Row
 from .job import warm
 from .plan import Job
 from .units import Deliver, Unit, run_unit
-from .watcher import Watcher
+from .watcher import Watcher, collapse
 
 
 def local(units: list[Unit], dataset: Dataset, folder: Path, watcher: Watcher, deliver: Deliver) -> None:
@@ -76,8 +76,8 @@ class _Told(Watcher):
     """Print a collapse before the training; the engine shows workers' lines where the run was started."""
 
     def pruned(self, job: Job, report: Report) -> None:
-        if report.collapsed:
-            print(f"collapse: {job} keeps nothing in {', '.join(report.collapsed)}", flush=True)
+        if line := collapse(job, report):
+            print(line, flush=True)
 
 
 def check(name: str) -> None:

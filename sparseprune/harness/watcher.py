@@ -9,6 +9,14 @@ from ..results import Row
 from .plan import Job
 
 
+def collapse(job: Job, report: Report) -> str:
+    """Return the line that tells of a collapse; nothing where there is none."""
+    if not report.collapsed:
+        return ""
+    lost = "no path from the inputs to the outputs" if report.cut else f"nothing in {', '.join(report.collapsed)}"
+    return f"collapse: {job} keeps {lost}"
+
+
 class Watcher:
     """What a run tells while it runs; the command line draws it. Silent by itself."""
 

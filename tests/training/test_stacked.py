@@ -12,13 +12,9 @@ from sparseprune.masks import Masks
 from sparseprune.nn import sparsify
 from sparseprune.training import gain, train, train_stacked
 
+from ..one_thread import one_thread
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+__all__ = ["one_thread"]  # for every test here
 
 
 @pytest.fixture(scope="module")
