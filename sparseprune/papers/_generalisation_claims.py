@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
 
 from ..results import Row
 from ..theory.generalisation import Model
-from ._generalisation_rows import at, keeps, mean, model, paired, values
+from ._generalisation_rows import at, keeps, mean, model, paired, summary, values
 from ._lottery_rows import curve
 from ._report import Claim
 from ._statistics import Z, above, agree, below, sign_test
@@ -77,14 +78,25 @@ def _fall(sweep: list[Row]) -> list[Claim]:
     low = max(p for p in order if p * net.units <= math.log(net.classes))
     text = f"C4: accuracy falls from m p = {high * net.units:g} >= log d to m p = {low * net.units:g} <= log K"
     apart = [share for row in sweep for share in _apart(row)]
-    error = float(np.std(apart, ddof=1)) / math.sqrt(len(apart)) if len(apart) > 1 else math.inf
     edges = "C4: a class that kept an edge to its own signal is told more often than one of the same net that kept none"
     return [
         above(text, *paired(sweep, "accuracy", high, low), 0.0, "paired fall"),
         _follows("C4: what a net knows more than a guess follows (1 - (1 - p)^m)^K", sweep, Model.every_class),
         _follows("C4: ... follows 1 - (1 - p)^m, the share of classes with an own edge", sweep, Model.own_edge),
-        above(edges, float(np.mean(apart)) if apart else 0.0, error, 0.0, f"share more, {len(apart)} nets:"),
+        above(edges, *summary(np.array(apart)), 0.0, f"share more, {len(apart)} nets:"),
+        _by_classes(sweep),
     ]
+
+
+def _by_classes(sweep: list[Row]) -> Claim:
+    """Judge that below log d / m a net is the more accurate the more classes kept an own edge."""
+    low = np.array(keeps(sweep)) < model(sweep).mild
+    kept = (np.array([row["own edges"] for row in sweep]) > 0).sum(2)[:, low]
+    groups = {int(count): summary(values(sweep, "accuracy")[:, low][kept == count]) for count in np.unique(kept)}
+    steps = [(b, groups[b][0] - groups[a][0], math.hypot(groups[a][1], groups[b][1])) for a, b in pairwise(groups)]
+    claim = _all_above("C4: the more classes kept an own edge, the more accurate the net", steps)
+    shown = ", ".join(f"{accuracy:.3f} with {count}" for count, (accuracy, _) in groups.items())
+    return replace(claim, found=f"{shown}; {claim.found}")
 
 
 def _apart(row: Row) -> list[float]:
@@ -101,15 +113,13 @@ def _follows(text: str, rows: list[Row], chance: Callable[[Model, float], float]
     net = model(rows)
     guess = 1 / net.classes
     top, error = mean(rows, "accuracy", min(p for p in keeps(rows) if p >= net.mild))
-    low = [p for p in keeps(rows) if p < net.mild]
-    found = [mean(rows, "accuracy", p) for p in low]
-    shares = [chance(net, p) for p in low]
-    return agree(
-        text,
-        [accuracy for accuracy, _ in found],
-        [guess + (top - guess) * share for share in shares],
-        [math.hypot(off, share * error) for share, (_, off) in zip(shares, found, strict=True)],
-    )
+    low = {p: mean(rows, "accuracy", p) for p in keeps(rows) if p < net.mild}
+    law = [guess + (top - guess) * chance(net, p) for p in low]
+    found = [accuracy for accuracy, _ in low.values()]
+    errors = [math.hypot(off, chance(net, p) * error) for p, (_, off) in low.items()]
+    worst = max(abs(a - b) for a, b in zip(found, law, strict=True))
+    claim = agree(text, found, law, errors)
+    return replace(claim, found=f"off by {worst:.2g} at most; {claim.found}")
 
 
 def _variants(rows: list[Row]) -> list[Claim]:
@@ -127,8 +137,11 @@ def _variants(rows: list[Row]) -> list[Claim]:
 
 
 def _all_above(text: str, differences: list[tuple[float, float, float]]) -> Claim:
-    """Judge "every difference is above 0", each (p, mean, standard error), by the least sure of them."""
-    p, found, error = min(differences, key=lambda one: one[1] / one[2])
-    refuted, sure = found + Z * error < 0, found - Z * error > 0
-    shown = f"{len(differences)} differences, the least sure {found:.3g} ± {Z * error:.2g} at p = {p:.4g}"
-    return Claim(text, False if refuted else True if sure else None, shown)
+    """Judge "every difference is above 0", each (where, mean, standard error), by the least sure of them."""
+    if not differences:
+        return Claim(text, None, "nothing to compare")
+    where, found, error = min(differences, key=lambda one: one[1] / one[2])
+    sure = sum(one > Z * off for _, one, off in differences)
+    holds = False if found < -Z * error else True if sure == len(differences) else None
+    least = f"the least sure, at {where:.4g}, {found:.3g} ± {Z * error:.2g}"
+    return Claim(text, holds, f"{sure} of {len(differences)} surely; {least}")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from ..files import write_whole
 from ..results import Row
@@ -23,7 +24,11 @@ def panels(rows: list[Row], path: Path) -> None:
 
     sweep = curve(rows, "sweep")
     figure = Figure(figsize=(16, 9), dpi=110, layout="constrained")
-    figure.suptitle(f"Randomly pruned before training: {len(sweep)} paired seeds, means ± standard errors")
+    net = model(sweep)
+    figure.suptitle(
+        f"Randomly pruned before training: {len(sweep)} paired seeds, means ± standard errors. Green: mild pruning, "
+        f"p ≥ log d / m = {net.mild:.2g}; dashed: over-pruning, p = 1 / (K m log d) = {net.over:.2g}"
+    )
     for axes, fill in zip(
         figure.subplots(2, 3).flat, (_accuracy, _loss, _gain, _edges, _weights, _widths), strict=True
     ):
@@ -51,15 +56,14 @@ def _accuracy(axes: Any, sweep: list[Row]) -> None:
     _regimes(axes, sweep)
     _line(axes, sweep, "accuracy", color="C0", label="test accuracy")
     axes.plot(SPECIFIED.keys(), [accuracy for accuracy, _ in SPECIFIED.values()], **_CROSSES)
-    p = np.geomspace(net.over, 1, 200)
+    p = torch.logspace(math.log10(net.over), 0, 200)
     guess, top = 1 / net.classes, max(mean(sweep, "accuracy", q)[0] for q in keeps(sweep))
     for chance, label, style in (
         (net.own_edge(p), "1 − (1 − p)^m", "-"),
         (net.every_class(p), "(1 − (1 − p)^m)^K", ":"),
     ):
         axes.plot(p, guess + (top - guess) * chance, style, color="C1", linewidth=1, label=f"a guess + gain × {label}")
-    axes.set(title=f"test accuracy; mild: p ≥ log d / m = {net.mild:.2g}, over: 1 / (K m log d) = {net.over:.2g}")
-    axes.set_ylim(0, 1)
+    axes.set(title="test accuracy", ylim=(0, 1))
 
 
 def _loss(axes: Any, sweep: list[Row]) -> None:

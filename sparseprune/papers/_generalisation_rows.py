@@ -47,13 +47,16 @@ def at(rows: list[Row], field: str, keep: float) -> np.ndarray:
 
 def mean(rows: list[Row], field: str, keep: float) -> tuple[float, float]:
     """Return a field's mean over seeds and its standard error."""
-    return _mean(at(rows, field, keep))
+    return summary(at(rows, field, keep))
 
 
 def paired(rows: list[Row], field: str, keep: float, other: float) -> tuple[float, float]:
     """Return the mean over seeds of a field at `keep` minus that at `other`, and its standard error."""
-    return _mean(at(rows, field, keep) - at(rows, field, other))
+    return summary(at(rows, field, keep) - at(rows, field, other))
 
 
-def _mean(found: np.ndarray) -> tuple[float, float]:
+def summary(found: np.ndarray) -> tuple[float, float]:
+    """Return the mean and its standard error, infinite of one number; nothing is known of none."""
+    if len(found) < 2:
+        return float(found.sum()), math.inf
     return float(found.mean()), float(found.std(ddof=1)) / math.sqrt(len(found))

@@ -22,6 +22,7 @@ from ._generalisation_rows import SPECIFIED, mean
 from ._lottery_rows import curve
 from ._report import Experiment, Progress, collect
 from ._statistics import interval
+from ._training import one_thread
 
 Key = dict[str, Any]
 _FIRST_SEED = 10
@@ -105,7 +106,8 @@ def _rows(
         if progress is not None:
             progress(done, total, f"{keys[done - 1]['curve']}, seed {keys[done - 1]['seed']}")
 
-    return collect(out / "sweep.jsonl", keys, _measure, tell)
+    with one_thread():
+        return collect(out / "sweep.jsonl", keys, _measure, tell)
 
 
 def _shown(rows: list[Row]) -> list[Row]:
@@ -119,8 +121,9 @@ def _shown(rows: list[Row]) -> list[Row]:
             accuracy, loss = SPECIFIED.get(round(p, 6), ("", "")) if name == "sweep" else ("", "")
             line = {"accuracy": mean(some, "accuracy", p)[0], "± 95 %": half, "specified": accuracy}
             line |= {"test loss": mean(some, "test loss", p)[0], "specified loss": loss}
-            line |= {f"{field}": mean(some, field, p)[0] for field in ("steps", "noise norm", "own edges", "signal")}
-            lines.append({"key": {"curve": name, "p": p}, **line, "beats p = 1": f"{wins}/{len(some)}"})
+            line |= {field: mean(some, field, p)[0] for field in ("steps", "noise norm", "own edges", "signal")}
+            same = {field: some[0]["key"][field] for field in ("classes", "dimension", "examples", "signal", "tests")}
+            lines.append({"key": {"curve": name, "p": p, **same}, **line, "beats p = 1": f"{wins}/{len(some)}"})
     return lines
 
 

@@ -18,9 +18,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor
+
+Chance = TypeVar("Chance", float, Tensor)
 
 
 @dataclass(frozen=True)
@@ -50,19 +53,19 @@ class Model:
         """Return 1 / (K m log d), the keep probability of over-pruning: 1 / log d edges on a signal coordinate."""
         return 1 / (self.classes * self.units * math.log(self.dimension))
 
-    def own_edge(self, keep: float) -> float:
+    def own_edge(self, keep: Chance) -> Chance:
         """Return 1 - (1 - p)^m: the chance that a unit of class k keeps its weight on coordinate k."""
         return 1 - (1 - keep) ** self.units
 
-    def any_edge(self, keep: float) -> float:
+    def any_edge(self, keep: Chance) -> Chance:
         """Return 1 - (1 - p)^(K m): the chance that a unit of any class sees coordinate k."""
         return 1 - (1 - keep) ** (self.classes * self.units)
 
-    def every_class(self, keep: float) -> float:
+    def every_class(self, keep: Chance) -> Chance:
         """Return (1 - (1 - p)^m)^K: the chance that every class keeps an own edge."""
         return self.own_edge(keep) ** self.classes
 
-    def edges(self, keep: float) -> float:
+    def edges(self, keep: Chance) -> Chance:
         """Return K m p, the edges on a signal coordinate that are expected to stay."""
         return self.classes * self.units * keep
 
@@ -123,7 +126,7 @@ class Trained:
 
 
 def train(
-    w: Tensor, masks: Tensor, x: Tensor, y: Tensor, rates: Sequence[float], *, until: float = 1e-3, most: int = 6000
+    w: Tensor, masks: Tensor, x: Tensor, y: Tensor, rates: Sequence[float], *, until: float = 1e-3, most: int = 20_000
 ) -> Trained:
     """Descend from w, W <- W - eta (grad L * M), until the training loss is below `until`: every seed and p at once.
 

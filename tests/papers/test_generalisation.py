@@ -28,7 +28,7 @@ def test_rows_picture_and_claims_and_a_second_run_computes_nothing(tmp_path, mon
     EXPERIMENT.picture(rows, tmp_path / "picture.png")
     assert (tmp_path / "picture.png").read_bytes().startswith(b"\x89PNG")
     found = EXPERIMENT.claims(rows)
-    assert len({claim.text for claim in found}) == len(found) == 22 and all(claim.found for claim in found)
+    assert len({claim.text for claim in found}) == len(found) == 23 and all(claim.found for claim in found)
     lines = EXPERIMENT.shown(rows)
     assert len(lines) == 9 + 3 * 6 + 2 * 9
     assert lines[3]["accuracy"] == pytest.approx(sum(row["accuracy"][3] for row in rows[:3]) / 3)
@@ -74,7 +74,7 @@ def test_verdicts_follow_the_rows():
     )
     of_masks = {text for text in right if "edge" in text or "off the signal" in text}
     laws = {text for text in right if "follows" in text}
-    assert len(right) == 14 and len(of_masks - laws) == 3 and len(laws) == 2
+    assert len(right) == 15 and len(of_masks - laws) == 4 and len(laws) == 2
     assert all(right[text] for text in right.keys() - laws)
     assert not any(wrong[text] is not False for text in right.keys() - laws - of_masks)
 
@@ -104,6 +104,7 @@ def test_many_differences_are_judged_by_the_least_sure():
     assert judge((1.0, 0.1), (0.3, 0.1)) is None
     assert judge((1.0, 0.1), (-0.3, 0.1)) is None
     assert judge((1.0, 0.1), (-0.5, 0.1)) is False
+    assert judge() is None
 
 
 def test_means_are_over_seeds_and_differences_paired():
