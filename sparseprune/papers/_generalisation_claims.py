@@ -75,14 +75,16 @@ def _over(sweep: list[Row]) -> list[Claim]:
 def _fall(sweep: list[Row]) -> list[Claim]:
     net, order = model(sweep), keeps(sweep)
     high = min(p for p in order if p >= net.mild)
-    low = max(p for p in order if p * net.units <= math.log(net.classes))
-    text = f"C4: accuracy falls from m p = {high * net.units:g} >= log d to m p = {low * net.units:g} <= log K"
+    low = min(p for p in order if p > net.over)
+    text = f"C4: accuracy falls from m p = {high * net.units:g} >= log d to m p = {low * net.units:g} < log K"
     apart = [share for row in sweep for share in _apart(row)]
     edges = "C4: a class that kept an edge to its own signal is told more often than one of the same net that kept none"
     return [
         above(text, *paired(sweep, "accuracy", high, low), 0.0, "paired fall"),
-        _follows("C4: what a net knows more than a guess follows (1 - (1 - p)^m)^K", sweep, Model.every_class),
-        _follows("C4: ... follows 1 - (1 - p)^m, the share of classes with an own edge", sweep, Model.own_edge),
+        _follows("C4: what a net knows more than a guess follows (1 - (1 - p)^m)^K", sweep, Model.every_class, 1),
+        _follows(
+            "C4: ... follows 1 - (1 - p)^m, the share of classes with an own edge", sweep, Model.own_edge, net.classes
+        ),
         above(edges, *summary(np.array(apart)), 0.0, f"share more, {len(apart)} nets:"),
         _by_classes(sweep),
     ]
@@ -108,15 +110,22 @@ def _apart(row: Row) -> list[float]:
     return found
 
 
-def _follows(text: str, rows: list[Row], chance: Callable[[Model, float], float]) -> Claim:
-    """Judge that below log d / m the accuracy is 1 / K + (A - 1 / K) chance(p), A that at the least p above."""
+def _follows(text: str, rows: list[Row], chance: Callable[[Model, float], float], trials: int) -> Claim:
+    """Judge that below log d / m the accuracy is 1 / K + (A - 1 / K) chance(p), A that at the least p above.
+
+    Masks scatter it as `trials` draws of the chance a net do: seeds that all lack what is rare do not scatter enough.
+    """
     net = model(rows)
     guess = 1 / net.classes
     top, error = mean(rows, "accuracy", min(p for p in keeps(rows) if p >= net.mild))
     low = {p: mean(rows, "accuracy", p) for p in keeps(rows) if p < net.mild}
     law = [guess + (top - guess) * chance(net, p) for p in low]
     found = [accuracy for accuracy, _ in low.values()]
-    errors = [math.hypot(off, chance(net, p) * error) for p, (_, off) in low.items()]
+    errors = []
+    for p, (_, off) in low.items():
+        q = chance(net, p)
+        drawn = (top - guess) * math.sqrt(q * (1 - q) / (trials * len(rows)))
+        errors.append(math.hypot(max(off, drawn), q * error))
     worst = max(abs(a - b) for a, b in zip(found, law, strict=True))
     claim = agree(text, found, law, errors)
     return replace(claim, found=f"off by {worst:.2g} at most; {claim.found}")
@@ -132,7 +141,7 @@ def _variants(rows: list[Row]) -> list[Claim]:
             found.append(below(text.format(0.5, "the test loss is below"), *loss, 0.0, "paired difference"))
     for name in ("half the units", "twice the units"):
         if some := curve(rows, name):
-            found.append(_follows(f"{name}: accuracy follows 1 - (1 - p)^m", some, Model.own_edge))
+            found.append(_follows(f"{name}: accuracy follows 1 - (1 - p)^m", some, Model.own_edge, model(some).classes))
     return found
 
 
