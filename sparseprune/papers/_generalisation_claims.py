@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import pairwise
 
@@ -145,7 +145,7 @@ def _variants(rows: list[Row]) -> list[Claim]:
     return found
 
 
-def _all_above(text: str, differences: list[tuple[float, float, float]]) -> Claim:
+def _all_above(text: str, differences: Sequence[tuple[float, float, float]]) -> Claim:
     """Judge "every difference is above 0", each (where, mean, standard error), by the least sure of them."""
     if not differences:
         return Claim(text, None, "nothing to compare")
