@@ -1,0 +1,8 @@
+"""Pruning of a student that learned a teacher online: order parameters, their dynamics, generalisation errors.
+
+Reference: Acharyya et al., UAI 2021, "Statistical Mechanical Analysis of Neural Network Pruning"; Goldt et al. 2019.
+"""
+
+from . import integrals, networks, order_parameters
+
+__all__ = ["integrals", "networks", "order_parameters"]
