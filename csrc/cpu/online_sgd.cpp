@@ -12,6 +12,8 @@
 namespace sparseprune {
 namespace {
 
+constexpr int64_t MOST_SAMPLES = int64_t{1} << 32;  // a sample's number is a counter word
+
 Tensor checked(const char* name, const Tensor& t, ScalarType type, std::initializer_list<int64_t> shape) {
   STD_TORCH_CHECK(t.dim() == static_cast<int64_t>(shape.size()) && t.scalar_type() == type, "online_sgd: ", name,
                   " must have ", shape.size(), " dimensions and the dtype of w");
@@ -43,6 +45,8 @@ std::tuple<Tensor, Tensor> online_sgd_cpu(Tensor w, Tensor v, Tensor w_star, Ten
                                           double eta, double sigma, int64_t seed, int64_t stream) {
   const ScalarType type = w.scalar_type();
   STD_TORCH_CHECK(type == ScalarType::Float || type == ScalarType::Double, "online_sgd: w must be float32 or float64");
+  STD_TORCH_CHECK(first >= 0 && samples >= 0 && first <= MOST_SAMPLES - samples,
+                  "online_sgd: first and samples must be within 0 and ", MOST_SAMPLES, ", got ", first, " and ", samples);
   w = checked("w", w, type, {-1, -1, -1});
   const int64_t runs = w.size(0), students = w.size(1), n = w.size(2);
   v = checked("v", v, type, {runs, students});

@@ -34,7 +34,7 @@ INLINE F radius(I word) {
 
 // Cosine and sine of a uniform angle: of one in [-pi/4, pi/4) by the low 30 bits, exchanged and negated by the high two.
 INLINE void direction(I word, F* cosine, F* sine) {
-  const F::V r = __builtin_convertvector((I)(word << 2), F::V) * 3.657291652e-10f;  // pi / 2^33
+  const F::V r = __builtin_convertvector((I)(word << 2), F::V) * 3.657295198167899e-10f;  // pi / 2^33
   const F::V z = r * r;
   const F::V s = ((z * -1.9515295891e-4f + 8.3321608736e-3f) * z - 1.6666654611e-1f) * (z * r) + r;
   const F::V c = ((z * 2.443315711809948e-5f - 1.388731625493765e-3f) * z + 4.166664568298827e-2f) * (z * z) - z * 0.5f + 1.0f;

@@ -44,7 +44,7 @@ def _radius(word: Tensor) -> Tensor:
 def _direction(word: Tensor) -> tuple[Tensor, Tensor]:
     """Return cosine and sine of an angle in [-pi/4, pi/4) by the low 30 bits, exchanged and negated by the high two."""
     low = word & 0x3FFFFFFF
-    r = ((low - (low >> 29 << 30)) << 2).float() * 3.657291652e-10  # pi / 2^33
+    r = ((low - (low >> 29 << 30)) << 2).float() * 3.657295198167899e-10  # pi / 2^33
     z = r * r
     sine = _polynomial(_SINE, z) * (z * r) + r
     cosine = _polynomial(_COSINE, z) * (z * z) - z * 0.5 + 1.0
