@@ -68,22 +68,17 @@ def generalisation_error(p: OrderParameters) -> Tensor:
     return ((u.unsqueeze(-2) @ moments).squeeze(-2) * u).sum(-1) / 2
 
 
-def ansatz(M: int, Z: int, v: Tensor | float) -> OrderParameters:
+def ansatz(M: int, Z: int, v_star: float) -> OrderParameters:
     """Return the order parameters that Z students a teacher unit converge to without noise, units group by group.
 
-    Q_ik = 1 inside a group, else 0; R_in = 1 if i is in group n, else 0; T = I; v_i = v* / Z (assumption A6).
-
-    Args:
-        M: teacher units.
-        Z: students of each.
-        v: v*; or, more generally, the student's v [..., M Z]: Lemma 3 fixes only their sums over groups, to v*. The
-            teacher's v* is then the sum over each group.
+    Q_ik = 1 inside a group, else 0; R_in = 1 if i is in group n, else 0; T = I; v_i = v* / Z (assumption A6). Trained
+    students are so up to signs, `OrderParameters.canonical`, and up to v: Lemma 3 fixes only the sum of a group.
     """
     group = torch.arange(M * Z) // Z
     Q = (group[:, None] == group).double()
     R = (group[:, None] == torch.arange(M)).double()
-    weights = v if isinstance(v, Tensor) else torch.full((M * Z,), v / Z, dtype=torch.float64)
-    return OrderParameters(Q, R, torch.eye(M, dtype=torch.float64), weights, weights @ R)
+    v, u = (torch.full((size,), value, dtype=torch.float64) for size, value in ((M * Z, v_star / Z), (M, v_star)))
+    return OrderParameters(Q, R, torch.eye(M, dtype=torch.float64), v, u)
 
 
 def keep_units(p: OrderParameters, kept: Tensor) -> OrderParameters:
