@@ -72,7 +72,12 @@ def experiment(
         last = lambda now, total, what: told(now, total, ", ".join(what.split(", ")[-3:]))  # noqa: E731
         return collect(out / f"{name}.jsonl", keys, compute, last)
 
-    return Experiment(name, title, rows, picture, claims, lambda rows: [row for row in rows if "error" in row])
+    return Experiment(name, title, rows, picture, claims, _like)
+
+
+def _like(rows: list[Row]) -> list[Row]:
+    """Return the rows of the first one's curve: those of one table."""
+    return [row for row in rows if row["key"]["curve"] == rows[0]["key"]["curve"]]
 
 
 def pruned(setting: Setting, sigmas: tuple[float, ...], methods: tuple[str, ...]) -> list[tuple[Setting, float, Key]]:

@@ -98,14 +98,19 @@ class Students:
 
     @cached_property
     def student(self) -> Network:
-        """Return the students, w [teachers, K, N]."""
+        """Return the students, w [teachers, K, N], with every v >= 0."""
+        return self.signed.canonical()
+
+    @cached_property
+    def signed(self) -> Network:
+        """Return the students as they were trained, units of both signs."""
         digest = hashlib.sha256(identity(self.key).encode()).hexdigest()[:16]
         path = self._folder / f"students-{digest}.pt"
         state = checkpoint.load(path, self.key, torch.device("cpu"))
         found = Network(state["w"], state["v"]) if state is not None else self._trained()
         if state is None:
             checkpoint.save(path, {"recipe": self.key, "w": found.w, "v": found.v})
-        return found.canonical()
+        return found
 
     @cached_property
     def parameters(self) -> OrderParameters:
