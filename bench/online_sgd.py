@@ -46,7 +46,7 @@ def rows(repeats: int = 5) -> list[Row]:
             several = Network(student.w.expand(runs, -1, -1), student.v.expand(runs, -1))
             calls = {
                 "ours": lambda t=teacher, s=several: simulate(t, s, SAMPLES),
-                "loop": lambda nets=single: loop(*nets, xs),
+                "loop": lambda nets=single, xs=xs: loop(*nets, xs),
             }
             times = alternate(calls, repeats)
             ours = [1e3 * t / SAMPLES for t in times["ours"]]

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from ..theory.teacher_student import edge_pruning
 from ..theory.teacher_student.networks import activation
-from ..theory.teacher_student.order_parameters import OrderParameters, keep_units
+from ..theory.teacher_student.order_parameters import OrderParameters, ansatz, keep_random_edges, keep_units
 from ._teacher_student_rows import Key, block
-from ._teacher_student_students import RANDOM_EDGE, Students
+from ._teacher_student_students import RANDOM_EDGE, V_STAR, Students
 
 _INPUTS = 4000  # for a kernel
 _EPSILON = 0.01  # on the diagonal of the Gaussian one
@@ -86,8 +86,14 @@ def nodes(students: Students, key: Key, seed: int) -> dict[str, Any]:
     order = group[0].argsort(stable=True)
     first = keep_units(OrderParameters(*(part[0] for part in p)), kept[0, 0])
     fields = {"kept": int(kept[0, 0].sum()), "mean lost": float(lost.mean()), "lost": lost.tolist()}
-    matrices = [block(first.Q[order][:, order]), block(first.R[order])]
-    return {**fields, "sums": sums.tolist(), "norms": own.tolist(), "matrices": matrices}
+    ideal = keep_units(ansatz(s.M, s.Z, V_STAR), kept[0, 0, order])
+    return {
+        **fields,
+        "sums": sums.tolist(),
+        "norms": own.tolist(),
+        "matrices": [block(first.Q[order][:, order]), block(first.R[order])],
+        "closed form": [block(ideal.Q), block(ideal.R)],
+    }
 
 
 def edges(students: Students, key: Key, seed: int) -> dict[str, Any]:
@@ -99,24 +105,28 @@ def edges(students: Students, key: Key, seed: int) -> dict[str, Any]:
     distance = (Q - p.Q).square().sum((-2, -1)).sqrt().mean(0)
     moments = (Q.diagonal(dim1=-2, dim2=-1).mean((0, 2)) / p.Q.diagonal(dim1=-2, dim2=-1).mean(1)).tolist()
     order = groups(p)[0].argsort(stable=True)
+    q, full = float(edge_pruning.kept_moment(share)), ansatz(s.M, s.Z, V_STAR)
+    random = method == RANDOM_EDGE
+    ideal = keep_random_edges(full, share) if random else full._replace(Q=q * full.Q, R=q * full.R)
     row = {
         "share": share,
         "distance": float(distance.mean()),
         "moment": sum(moments) / len(moments),
-        "theory": share if method == RANDOM_EDGE else float(edge_pruning.kept_moment(share)),
+        "theory": share if random else q,
         "values": distance.tolist(),
         "moments": moments,
         "matrices": [block(Q.mean(0)[0][order][:, order]), block(R.mean(0)[0][order])],
+        "closed form": [block(ideal.Q), block(ideal.R)],
     }
-    if method != RANDOM_EDGE:
+    if not random:
         return row
     # Each kind of entry as a multiple of the unpruned one, draw by draw: c, c^2, c.
-    q, r = p.Q[0], p.R[0]
-    among = q - q.diagonal().diag()
+    own, cross = p.Q[0], p.R[0]
+    among = own - own.diagonal().diag()
     ratios = torch.stack([
-        (Q[:, 0].diagonal(dim1=1, dim2=2) / q.diagonal()).mean(1),
+        (Q[:, 0].diagonal(dim1=1, dim2=2) / own.diagonal()).mean(1),
         (Q[:, 0] * among).sum((1, 2)) / among.square().sum(),
-        (R[:, 0] * r).sum((1, 2)) / r.square().sum(),
+        (R[:, 0] * cross).sum((1, 2)) / cross.square().sum(),
     ])  # fmt: skip
     errors = (ratios.std(1) / len(draws) ** 0.5).tolist()
     return {**row, "found": ratios.mean(1).tolist(), "expected": [share, share**2, share], "errors": errors}

@@ -75,27 +75,32 @@ def fig2(rows: list[Row], path: Path) -> None:
     (kernels,) = (row for row in rows if row["key"]["curve"] == "kernels")
     titles = ("E: kernel of the fields", "F: Q", "F: R", "G: chance that a 2-DPP keeps both")
     for axes, matrix, title in zip(lower, kernels["matrices"], titles, strict=True):
-        figure.colorbar(axes.imshow(matrix, cmap="viridis"), ax=axes, shrink=0.7)
+        figure.colorbar(axes.imshow(matrix, aspect="auto"), ax=axes, shrink=0.7)
         axes.set_title(title)
     write_whole(path, lambda stream: figure.savefig(stream, format="png"))
 
 
 def heat_maps(rows: list[Row], path: Path) -> None:
-    """Draw Q beside R of the first student, a row a method, a column a number of units kept."""
+    """Draw Q beside R of the first student, and under it at the ansatz, pruned alike: a column a number of units."""
     from matplotlib.figure import Figure
 
     methods = list(dict.fromkeys(row["key"]["method"] for row in rows))
     units = sorted({row["key"]["k"] for row in rows})
-    figure = Figure(figsize=(2.4 * len(units), 1.9 * len(methods)), dpi=120, layout="constrained")
-    grid = figure.subplots(len(methods), len(units), squeeze=False)
+    figure = Figure(figsize=(2.2 * len(units), 3.2 * len(methods)), dpi=110, layout="constrained")
+    grid = figure.subplots(2 * len(methods), len(units), squeeze=False)
     image: Any = None
     for row in rows:
-        axes = grid[methods.index(row["key"]["method"])][units.index(row["key"]["k"])]
-        Q, R = row["matrices"]
-        image = axes.imshow([q + [float("nan")] + r for q, r in zip(Q, R, strict=True)], vmin=0, vmax=1.2)
-        axes.set(xticks=[], yticks=[], title=f"{row['key']['method']}, {row['key']['k']}")
-        axes.title.set_fontsize("small")
-    figure.colorbar(image, ax=grid, shrink=0.7, label="Q | R")
+        place, column = 2 * methods.index(row["key"]["method"]), units.index(row["key"]["k"])
+        title = f"{row['key']['method']}, {row['key']['k']}"
+        for axes, name, above in (
+            (grid[place][column], "matrices", title),
+            (grid[place + 1][column], "closed form", "closed form"),
+        ):
+            lines = [[*q, float("nan"), *r] for q, r in zip(*row[name], strict=True)]
+            image = axes.imshow(lines, vmin=0, vmax=1.2)
+            axes.set(xticks=[], yticks=[])
+            axes.set_title(above, fontsize="small")
+    figure.colorbar(image, ax=grid, shrink=0.5, label="Q | R")
     write_whole(path, lambda stream: figure.savefig(stream, format="png"))
 
 
@@ -119,6 +124,8 @@ def dynamics(rows: list[Row], path: Path) -> None:
     last.loglog(sizes, gaps, "o-", label="root mean square")
     last.loglog(sizes, [gaps[0] * (sizes[0] / n) ** 0.5 for n in sizes], "--", label="slope -1/2")
     last.set(xlabel="N", ylabel="|SGD - ODEs| of Q, R, v")
+    last.set_xticks(sizes, [str(n) for n in sizes], minor=False)
+    last.set_xticks([], minor=True)
     last.grid(alpha=0.3)
     last.legend()
     write_whole(path, lambda stream: figure.savefig(stream, format="png"))

@@ -74,7 +74,7 @@ class Setting:
 
 
 class Students:
-    """Trained students of a setting and a noise of the labels: [teachers] of them, from the disk or trained when needed.
+    """Students of a setting and a noise of the labels, one a teacher: from the disk, or trained when needed.
 
     Args:
         folder: of the checkpoint.
@@ -128,9 +128,7 @@ class Students:
         for first in range(0, total, part):
             self._tell(f"training M={s.M}, K={s.K}, sigma={self.sigma:g}: {first:,} of {total:,} samples")
             some = min(part, total - first)
-            student = simulate(
-                self.teacher, student, some, eta=ETA, sigma=self.sigma, seed=self._seed, first=first
-            )
+            student = simulate(self.teacher, student, some, eta=ETA, sigma=self.sigma, seed=self._seed, first=first)
         return student
 
     def errors(self, method: str, k: int, seed: int) -> Tensor:

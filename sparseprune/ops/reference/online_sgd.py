@@ -24,11 +24,12 @@ def online_sgd(
     seed: int,
     stream: int,
 ) -> tuple[Tensor, Tensor]:
-    """Train students `w` [S, K, N], `v` [S, K] on teachers [S, M, N], [S, M] by samples first, ..., first + samples - 1.
+    """Train students w [S, K, N], v [S, K] on teachers [S, M, N], [S, M] by `samples` steps from `first` on.
 
-    lambda = w x / sqrt N, likewise the teacher's; g = erf(. / sqrt 2); Delta = v g(lambda) - v* g(lambda*) - sigma zeta:
-    w_k -= eta/sqrt N v_k g'(lambda_k) Delta x, v_k -= eta/N g(lambda_k) Delta. Of run s x and zeta are the N + 1 normals
-    of the sample in stream + s.
+    lambda = w x / sqrt N, the teacher's alike, g = erf(. / sqrt 2), Delta = v g(lambda) - v* g(lambda*) - sigma zeta.
+
+    w_k -= eta / sqrt N v_k g'(lambda_k) Delta x and v_k -= eta / N g(lambda_k) Delta. x and zeta of run s are the N + 1
+    normals of the sample in stream + s.
     """
     n = w.shape[2]
     for begin in range(first, first + samples, _BLOCK):
