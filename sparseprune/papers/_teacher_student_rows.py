@@ -55,7 +55,7 @@ def experiment(
             nonlocal done
             done = now
             if progress is not None:
-                progress(now, total, f"{name} {what}")
+                progress(now, total, f"{name} {', '.join(what.split(', ')[-3:])}")  # the end of a key, or a training
 
         groups: dict[str, Students] = {}
         of_key: dict[str, Students] = {}
@@ -69,8 +69,7 @@ def experiment(
         def compute(key: Key) -> dict[str, Any]:
             return measures[key["curve"]](of_key[identity(key)], key, zlib.crc32(identity(key).encode()))
 
-        last = lambda now, total, what: told(now, total, ", ".join(what.split(", ")[-3:]))  # noqa: E731
-        return collect(out / f"{name}.jsonl", keys, compute, last)
+        return collect(out / f"{name}.jsonl", keys, compute, told)
 
     return Experiment(name, title, rows, picture, claims, _like)
 

@@ -126,7 +126,7 @@ class Students:
         student, total = _stacked([random_student(s.K, s.N, seed) for seed in self._seeds(1)]), s.epochs * s.N
         part = -(-total // _PARTS)
         for first in range(0, total, part):
-            self._tell(f"training M={s.M}, K={s.K}, sigma={self.sigma:g}: {first:,} of {total:,} samples")
+            self._tell(f"training K = {s.K}, sigma = {self.sigma:g}, {first} of {total} samples")
             some = min(part, total - first)
             student = simulate(self.teacher, student, some, eta=ETA, sigma=self.sigma, seed=self._seed, first=first)
         return student
