@@ -1,6 +1,6 @@
 """The papers' experiments, run again: `PAPERS[paper][item]`."""
 
-from . import generalisation, lottery, random_ntk, sketching, sketching_theory, statistical_mechanics
+from . import generalisation, lottery, random_ntk, sketching, sketching_theory, statistical_mechanics, teacher_student
 from ._report import Claim, Experiment
 
 PAPERS: dict[str, dict[str, Experiment]] = {
@@ -8,7 +8,7 @@ PAPERS: dict[str, dict[str, Experiment]] = {
     "001": sketching.EXPERIMENTS | sketching_theory.EXPERIMENTS,
     "002": lottery.EXPERIMENTS,
     "003": generalisation.EXPERIMENTS,
-    "004": statistical_mechanics.EXPERIMENTS,
+    "004": statistical_mechanics.EXPERIMENTS | teacher_student.EXPERIMENTS,
 }
 
 __all__ = ["PAPERS", "Claim", "Experiment"]
