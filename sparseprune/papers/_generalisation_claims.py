@@ -15,8 +15,7 @@ import numpy as np
 from ..results import Row
 from ..theory.generalisation import Model
 from ._generalisation_rows import at, keeps, mean, model, paired, summary, values
-from ._lottery_rows import curve
-from ._report import Claim
+from ._report import Claim, curve
 from ._statistics import Z, above, agree, below, sign_test
 
 

@@ -12,7 +12,7 @@ import torch
 from ..files import write_whole
 from ..results import Row
 from ._generalisation_rows import SPECIFIED, at, keeps, mean, model, values
-from ._lottery_rows import curve
+from ._report import curve
 
 _BARS = {"marker": "o", "markersize": 4, "capsize": 2}
 _CROSSES = {"marker": "x", "color": "black", "linestyle": "none", "label": "the specification's, seeds 0 to 9"}

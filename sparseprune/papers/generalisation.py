@@ -19,8 +19,7 @@ from ..theory import generalisation as theory
 from . import _generalisation_claims as judges
 from . import _generalisation_pictures as pictures
 from ._generalisation_rows import SPECIFIED, mean
-from ._lottery_rows import curve
-from ._report import Experiment, Progress, collect
+from ._report import Experiment, Progress, collect, curve
 from ._statistics import interval
 from ._training import one_thread
 
