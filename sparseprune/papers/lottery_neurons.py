@@ -170,7 +170,8 @@ def _measure_separation(key: Key) -> dict[str, Any]:
             first, second, v = weights.theorem23(network, [target, one], shared=True).compact()
             error = float(v[0, 0] ** 2 * errors.gaussian_error(first, second, target / v)[0])
         found.append(2 * error)  # E relu(<w*, x>)^2 = 1/2
-    return {"error": float(np.mean(found)), "errors": found}
+    # A median: among so few output weights, one in 300 draws has none above 1/2, and no product w u reaches w* / v.
+    return {"error": float(np.median(found)), "errors": found}
 
 
 def _claims_separation(rows: list[Row]) -> list[Claim]:

@@ -52,6 +52,12 @@ def test_another_seed_is_another_draw(tmp_path):
     assert not {e for row in first for e in row["errors"]} & {e for row in second for e in row["errors"]}
 
 
+def test_tickets_without_an_error_are_a_row(tmp_path, monkeypatch):
+    monkeypatch.setattr(lottery.theory, "searched_error", lambda *_: 0.0)
+    (row,) = (row for row in run("theorem21", tmp_path) if row["key"]["curve"] == "sized")
+    assert row["error"] == row["least"] == row["most"] == 0
+
+
 def test_success_is_judged_by_its_interval():
     judge = _lottery_rows.success
     assert [judge("x", wins, 300, 0.95).holds for wins in (300, 290, 150)] == [True, None, False]
