@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -84,7 +85,7 @@ def integrate(
         tolerance: relative and absolute, of a step.
 
     Raises:
-        ArithmeticError: the dynamics diverge, as they do at too large a rate.
+        ArithmeticError: a start whose derivatives are not finite, or no step small enough for the tolerance.
     """
     from scipy.integrate import solve_ivp
 
@@ -95,11 +96,13 @@ def integrate(
         Q, R, v = (values.unflatten(-1, block.shape) for values, block in zip(blocks, moving, strict=True))
         return p._replace(Q=Q, R=R, v=v)
 
-    def slope(_: float, state: object) -> object:
+    def slope(_: float, state: np.ndarray) -> np.ndarray:
         d = derivatives(unflatten(torch.as_tensor(state)), eta, sigma, eta_v)
         return torch.cat([d.Q.flatten(), d.R.flatten(), d.v]).numpy()
 
     start = torch.cat([block.flatten() for block in moving]).numpy()
+    if not np.isfinite(slope(0.0, start)).all():  # of which RK45 would look for a first step for ever
+        raise ArithmeticError("integrate: the derivatives at the start are not finite")
     span = (0.0, max(times))
     found = solve_ivp(slope, span, start, t_eval=times, rtol=tolerance, atol=tolerance)
     if not found.success:
