@@ -11,6 +11,9 @@ SANITIZE := -fsanitize=address,undefined -fno-omit-frame-pointer -g1
 SANITIZED = ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1 PYTHONPATH=build/asan/lib \
 	LD_PRELOAD="$(foreach lib,asan ubsan stdc++,$(shell g++ -print-file-name=lib$(lib).so))"
 
+# Up to four tests at once; idle threads sleep, or each would spin on a core that another test needs.
+PYTEST := OMP_WAIT_POLICY=passive $(BIN)/pytest -n auto --maxprocesses=4 --dist=worksteal
+
 .PHONY: demo test lint compile asan bench gpu clean
 
 demo: $(READY)  ## prune at initialization and train, on real digits: table, JSON lines, PNG
@@ -19,8 +22,8 @@ demo: $(READY)  ## prune at initialization and train, on real digits: table, JSO
 test: SPARSEPRUNE_REQUIRE_EXT = 1
 test: $(READY)  ## the whole suite, with the extension and Triton's interpreter insisted on
 	$(BIN)/sparseprune doctor --strict
-	$(BIN)/pytest -m "not interpreter and not offline"
-	TRITON_INTERPRET=1 $(BIN)/pytest tests/kernels -m interpreter
+	$(PYTEST) -m "not interpreter and not offline"
+	TRITON_INTERPRET=1 $(PYTEST) tests/kernels -m interpreter
 
 lint: $(READY)  ## ruff and pyright
 	$(BIN)/ruff check .
@@ -28,7 +31,7 @@ lint: $(READY)  ## ruff and pyright
 	$(BIN)/pyright
 
 compile: $(READY)  ## every Triton kernel, compiled for GPUs that are not in the machine
-	$(BIN)/pytest tests/kernels -m offline
+	$(PYTEST) tests/kernels -m offline
 
 asan: $(READY)  ## the C++ products under AddressSanitizer and UBSan, for each instruction set (gcc; some minutes)
 	CFLAGS="$(SANITIZE)" LDFLAGS="$(SANITIZE)" SPARSEPRUNE_REQUIRE_EXT=1 \

@@ -20,7 +20,7 @@ from typing import Any
 
 from sparseprune.measure import Row, environment
 
-from . import crossover, growth, ntk, products, sampler, synflow
+from . import crossover, growth, ntk, online_sgd, products, sampler, synflow
 
 SUITES = {
     "products": products.rows,
@@ -29,6 +29,7 @@ SUITES = {
     "growth": growth.rows,
     "synflow": synflow.rows,
     "ntk": ntk.rows,
+    "online_sgd": online_sgd.rows,
 }
 RESULTS = Path(__file__).parent / "results"
 

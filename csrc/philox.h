@@ -7,7 +7,7 @@
 namespace sparseprune {
 
 // Purposes: the low byte of the fourth counter word.
-enum Purpose : uint32_t { NODE = 1, DRAW, POISSON, SYSTEMATIC, PRIORITY, BERNOULLI, SUCCESSIVE };
+enum Purpose : uint32_t { NODE = 1, DRAW, POISSON, SYSTEMATIC, PRIORITY, BERNOULLI, SUCCESSIVE, NORMAL };
 
 // LANES independent calls side by side, so that compilers vectorise the rounds. words[j][lane].
 template <int LANES>

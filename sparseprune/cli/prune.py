@@ -96,10 +96,10 @@ def prune(
 def _trainer(data: Dataset, epochs: int | None, seed: int) -> Trainer:
     from dataclasses import asdict
 
-    from ..harness import RECIPES, Recipe
+    from ..harness import recipe_of
     from ..training import Trainer
 
-    recipe: dict[str, Any] = asdict(RECIPES.get(data.name, Recipe()))
+    recipe: dict[str, Any] = asdict(recipe_of(data.name))
     if epochs is not None:
         recipe["epochs"] = epochs
     return Trainer(data, **recipe, seed=seed)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from ..papers import Experiment
 
 ARGUMENTS = {
-    "paper": "the paper's number: 000, 001, 002 or 004",
+    "paper": "the paper's number: 000 to 004",
     "item": "one experiment of it, e.g. E1 or table1; default: all",
 }
 FLAGS = {

@@ -2,10 +2,10 @@
 
 from .job import BINS, WIDEST, perform
 from .main import run
-from .plan import DENSE, LAYOUTS, MASKED, RECIPES, Job, Plan, Recipe, fingerprint
+from .plan import DENSE, LAYOUTS, MASKED, Job, Plan, Recipe, fingerprint, recipe_of
 from .watcher import Watcher, collapse
 
 __all__ = [
-    "BINS", "DENSE", "LAYOUTS", "MASKED", "RECIPES", "WIDEST",
-    "Job", "Plan", "Recipe", "Watcher", "collapse", "fingerprint", "perform", "run",
+    "BINS", "DENSE", "LAYOUTS", "MASKED", "WIDEST",
+    "Job", "Plan", "Recipe", "Watcher", "collapse", "fingerprint", "perform", "recipe_of", "run",
 ]  # fmt: skip

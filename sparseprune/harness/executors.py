@@ -13,7 +13,7 @@ import torch
 from ..data import Dataset
 from ..masks import Report
 from ..results import Row
-from .job import warm
+from .job import warmed
 from .plan import Job
 from .units import Deliver, Unit, run_unit
 from .watcher import Watcher, collapse
@@ -23,9 +23,9 @@ def local(units: list[Unit], dataset: Dataset, folder: Path, watcher: Watcher, d
     """Run one unit after another; see `run_unit`."""
     device = units[0][0].device
     dataset = dataset.to(device)
-    warm(units[0][0], dataset)
-    for unit in units:
-        run_unit(unit, dataset, folder, watcher, deliver)
+    with warmed(units[0][0], dataset):
+        for unit in units:
+            run_unit(unit, dataset, folder, watcher, deliver)
 
 
 def ray(units: list[Unit], dataset: Dataset, folder: Path, watcher: Watcher, deliver: Deliver) -> None:
@@ -66,9 +66,9 @@ def _remotely(unit: Unit, dataset: Dataset, folder: Path) -> list[tuple[Job, Row
     """What a worker does: the unit's jobs one after another."""
     torch.set_num_threads(1)  # the core that the task was given
     dataset = dataset.to(unit[0].device)
-    warm(unit[0], dataset)
     rows: list[tuple[Job, Row]] = []
-    run_unit(unit, dataset, folder, _Told(), lambda job, row: rows.append((job, row)))
+    with warmed(unit[0], dataset):
+        run_unit(unit, dataset, folder, _Told(), lambda job, row: rows.append((job, row)))
     return rows
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -113,13 +116,24 @@ def forget(job: Job, folder: Path) -> None:
         shutil.rmtree(folder / job.scoring, ignore_errors=True)
 
 
-def warm(job: Job, dataset: Dataset) -> None:
-    """Take one step of a net that is dropped: what libraries load and keep must not count for the first job."""
+@contextmanager
+def warmed(job: Job, dataset: Dataset) -> Iterator[None]:
+    """Take one step of a net that is dropped: what libraries load and keep must not count for the first job.
+
+    Nor must each job's measure of memory walk it: meanwhile the collector leaves it alone.
+    """
     model = models.build(job.model, classes=dataset.classes, input_shape=dataset.input_shape, seed=0)
     inputs, targets = next(iter(dataset.batches(job.batch_size, seed=0)))
     optimizer = torch.optim.SGD(model.to(job.device).parameters(), lr=0.1)  # imports much at its first step
     torch.nn.functional.cross_entropy(model(inputs), targets).backward()
     optimizer.step()
+    del model, inputs, targets, optimizer
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 def options(job: Job) -> dict[str, Any]:

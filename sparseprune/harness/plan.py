@@ -31,11 +31,16 @@ class Recipe:
     augment: bool = True
 
 
-RECIPES = {
+_RECIPES = {
     "digits": Recipe(epochs=6, batch_size=64, augment=False),
     "mnist": Recipe(epochs=10, augment=False),
     "fashion-mnist": Recipe(epochs=10, augment=False),
 }
+
+
+def recipe_of(dataset: str) -> Recipe:
+    """Return the recipe of a data set, by its name."""
+    return _RECIPES.get(dataset, Recipe())
 
 
 @dataclass(frozen=True)
@@ -135,7 +140,7 @@ class Plan:
     @property
     def recipe(self) -> Recipe:
         """Return the recipe of the data set, with what was given in place of it."""
-        base = RECIPES.get(self.dataset, Recipe())
+        base = recipe_of(self.dataset)
         return Recipe(
             base.epochs if self.epochs is None else self.epochs,
             base.batch_size if self.batch_size is None else self.batch_size,

@@ -52,10 +52,12 @@ SCHEMAS = {
     "spconv_dw_each": "(Tensor row_offsets, Tensor columns, Tensor x, Tensor grad, int[] geometry) -> Tensor",
     "flow_forward": "(Tensor weight, Tensor? mask, Tensor x, int power) -> Tensor",
     "flow_backward": "(Tensor weight, Tensor? mask, Tensor x, Tensor grad, int power) -> (Tensor, Tensor, Tensor)",
+    "online_sgd": "(Tensor w, Tensor v, Tensor w_star, Tensor v_star, int first, int samples, float eta, float sigma, "
+    "int seed, int stream) -> (Tensor, Tensor)",
     "block_sddmm": f"({_PATTERN}, Tensor left, Tensor right, int size) -> Tensor",
 }
-# On a GPU dense products are as fast: these have no kernel of Triton's.
-_CPU_ONLY = {"flow_forward", "flow_backward"}
+# Without a kernel of Triton's: on a GPU dense products are as fast, and steps of one sample too small.
+_CPU_ONLY = {"flow_forward", "flow_backward", "online_sgd"}
 
 _LIBRARY = torch.library.Library("sparseprune", "DEF")
 

@@ -11,7 +11,7 @@ import numpy as np
 from ..files import write_whole
 from ..results import Row
 from ..theory.lottery import products
-from ._lottery_rows import curve
+from ._report import curve
 
 Fill = Callable[[Any], None]
 _STYLES = {"product": "-", "printed": "--"}

@@ -34,11 +34,6 @@ def experiment(
     return Experiment(name, title, rows, picture, claims)
 
 
-def curve(rows: list[Row], name: str) -> list[Row]:
-    """Return the rows of a curve."""
-    return [row for row in rows if row["key"]["curve"] == name]
-
-
 def log_slope(rows: list[Row], size: str, errors: str = "errors") -> tuple[float, float]:
     """Return the slope of the mean log error against the log of a size of the key, and its standard error."""
     logs = [np.log(row[errors]) for row in rows]

@@ -89,3 +89,8 @@ def collect(
                 progress(done + 1, len(keys), ", ".join(str(value) for value in key.values()))
         rows = results.load()
     return [rows[identity(key)] for key in keys]
+
+
+def curve(rows: list[Row], name: str) -> list[Row]:
+    """Return the rows whose key has this "curve"."""
+    return [row for row in rows if row["key"]["curve"] == name]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 
@@ -13,11 +13,16 @@ def device(dataset: str) -> str:
     return "cuda" if torch.cuda.is_available() and dataset != "digits" else "cpu"
 
 
-@contextmanager
-def threads_for(dataset: str) -> Iterator[None]:
+def threads_for(dataset: str) -> AbstractContextManager[None]:
     """Use one thread for nets on the digits: for those a second one only waits."""
+    return one_thread() if dataset == "digits" else nullcontext()
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Use one thread, where the work of each operation is small."""
     before = torch.get_num_threads()
-    torch.set_num_threads(1 if dataset == "digits" else before)
+    torch.set_num_threads(1)
     try:
         yield
     finally:

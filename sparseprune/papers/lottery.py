@@ -20,8 +20,8 @@ from ..theory.lottery import errors as theory
 from ..theory.lottery import products, universal, weights
 from . import _lottery_pictures as pictures
 from . import lottery_neurons
-from ._lottery_rows import curve, experiment, log_slope, success
-from ._report import Claim
+from ._lottery_rows import experiment, log_slope, success
+from ._report import Claim, curve
 from ._statistics import agree, below, equal
 
 Key = dict[str, Any]

@@ -17,8 +17,8 @@ from torch import Tensor
 from ..results import Row
 from ..theory.lottery import errors, neurons, universal, weights
 from . import _lottery_pictures as pictures
-from ._lottery_rows import curve, experiment, log_slope
-from ._report import Claim
+from ._lottery_rows import experiment, log_slope
+from ._report import Claim, curve
 from ._statistics import above, below, equal
 
 Key = dict[str, Any]

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from .. import models
 from ..data import Dataset, load
-from ..harness import RECIPES, fingerprint
+from ..harness import fingerprint, recipe_of
 from ..prunable import prunable
 from ..results import Row
 from ..scores import get
@@ -56,7 +56,7 @@ def rows(
 ) -> list[Row]:
     """Find a ticket of every level for each seed; a row a seed, see `Experiment`."""
     size = QUICK if quick else FULL
-    dataset, recipe = load(size.dataset, data_dir), RECIPES[size.dataset]
+    dataset, recipe = load(size.dataset, data_dir), recipe_of(size.dataset)
     common = {"dataset": size.dataset, "data": fingerprint(dataset), "model": size.model}
     sizes = {"levels": size.levels, "masks": size.masks, "last_masks": size.last_masks, "epochs": recipe.epochs}
     keys = [common | sizes | {"seed": size.seeds * seed + index} for index in range(size.seeds)]
@@ -77,7 +77,7 @@ def rows(
 
 
 def _tickets(size: Size, dataset: Dataset, seed: int, folder: Path, tell: Callable[[int], None]) -> dict[str, Any]:
-    recipe = RECIPES[size.dataset]
+    recipe = recipe_of(size.dataset)
     options = {"batch_size": recipe.batch_size, "lr": recipe.lr, "augment": recipe.augment}
     train = Trainer(dataset, recipe.epochs, seed=seed, device=device(size.dataset), checkpoints=folder, **options)
     net = models.build(size.model, classes=dataset.classes, input_shape=dataset.input_shape, seed=seed)

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from .. import models
 from ..data import load
-from ..harness import RECIPES, Recipe, fingerprint
+from ..harness import fingerprint, recipe_of
 from ..methods import Method
 from ..prunable import prunable
 from ..prune import prune, rank
@@ -44,7 +44,7 @@ def _weights(
     *, out: Path, quick: bool, data_dir: Path | None = None, progress: Progress | None = None, seed: int = 0
 ) -> list[Row]:
     name, model = ("digits", "small-conv") if quick else ("cifar10", "vgg19")
-    dataset, recipe = load(name, data_dir), RECIPES.get(name, Recipe())
+    dataset, recipe = load(name, data_dir), recipe_of(name)
     methods = UNIFORM, SYNFLOW, str(Method.parse(IMP.format(rewind=_REWIND[name])))
     common = {"dataset": name, "data": fingerprint(dataset), "model": model, "density": DENSITY}
     keys = [

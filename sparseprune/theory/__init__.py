@@ -1,5 +1,5 @@
 """The papers' formulas as functions, the printed and the corrected form side by side."""
 
-from . import lottery, random_ntk, sketching, teacher_student
+from . import generalisation, lottery, random_ntk, sketching, teacher_student
 
-__all__ = ["lottery", "random_ntk", "sketching", "teacher_student"]
+__all__ = ["generalisation", "lottery", "random_ntk", "sketching", "teacher_student"]

@@ -112,6 +112,7 @@ def of_linear() -> dict[str, tuple[Any, ...]]:
         "masked_linear_dw": (y.t().contiguous(), x.t().contiguous(), mask),
         "flow_forward": (weight, mask, x.t().contiguous(), 1),
         "flow_backward": (weight, mask, x.t().contiguous(), y, 1),
+        "online_sgd": (x[None], x[None, :, 0], y[None], y[None, :, 0], 0, 3, 0.5, 0.1, 1, 0),
     }
 
 

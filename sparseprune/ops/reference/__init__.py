@@ -33,10 +33,13 @@ from .masked import (
     masked_linear_dw,
     masked_linear_dx,
 )
+from .normals import normals
+from .online_sgd import online_sgd
 from .philox import (
     BERNOULLI,
     DRAW,
     NODE,
+    NORMAL,
     POISSON,
     PRIORITY,
     SUCCESSIVE,

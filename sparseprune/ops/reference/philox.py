@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 MASK32 = 0xFFFFFFFF
-NODE, DRAW, POISSON, SYSTEMATIC, PRIORITY, BERNOULLI, SUCCESSIVE = range(1, 8)  # purposes: low byte of the last counter
+# purposes: low byte of the last counter
+NODE, DRAW, POISSON, SYSTEMATIC, PRIORITY, BERNOULLI, SUCCESSIVE, NORMAL = range(1, 9)
 
 
 def philox(
