@@ -162,9 +162,12 @@ def _of_conjecture_1(rows: list[Row]) -> list[Claim]:
     ahead = {size: sum(gap > 0 for gap in row["gaps"]) for size, row in zip(first, rows, strict=True)}
     shown = "; ".join(f"M = {M}, Z = {Z}: up to k = {k} of {M * Z}" for (M, Z), k in ahead.items() if k)
     text = "Conjecture 1: random edges err less than random nodes, the fewest parameters"
+    least = min(gap / row["key"]["M"] for row in rows for gap in row["of importance"])
+    found = f"{len(rows)} (M, Z), Z = 1 too; by at least {least:.2g} M v*^2"
     return [
         Claim(f"{text}, Z >= 2", all(gap > 0 for (_, Z), gap in first.items() if Z >= 2), shown),
         Claim(f"{text}, every Z", all(gap > 0 for gap in first.values()), "Z = 1: nodes err less for every k"),
+        Claim("Conjecture 1: edges by importance err less than nodes by importance, every k", least > 0, found),
     ]
 
 
