@@ -185,10 +185,18 @@ def margins(key: Key) -> Fields:
 
 
 def conjecture_1(key: Key) -> Fields:
-    """Return random nodes' error less random edges', over v*^2, for k = 1, 2, ... of K units."""
+    """Return nodes' error less edges', over v*^2, for k = 1, 2, ... of K units: random ones, and those of importance.
+
+    Nodes by importance fill one group after the other, or are random where all v are the same: the lesser error counts.
+    """
     M, Z = key["M"], key["Z"]
-    gaps = [nodes.random_node(k, M, Z, 1.0) - float(edges.theorem_3(k / (M * Z), M, Z, 1.0)) for k in range(1, M * Z)]
-    return {"gaps": gaps}
+    K = M * Z
+    random = [nodes.random_node(k, M, Z, 1.0) for k in range(1, K)]
+    important = [min(a, nodes.importance_node(k, M, Z, 1.0)) for k, a in enumerate(random, start=1)]
+    return {
+        "gaps": [a - float(edges.theorem_3(k / K, M, Z, 1.0)) for k, a in enumerate(random, start=1)],
+        "of importance": [a - float(edges.importance_edge(k / K, M, 1.0)) for k, a in enumerate(important, start=1)],
+    }
 
 
 def equation_18(key: Key) -> Fields:

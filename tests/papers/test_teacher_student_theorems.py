@@ -61,6 +61,7 @@ def test_rows_are_not_computed_again_and_the_picture_is_drawn(rows, folder, monk
             "gaps",
             "Conjecture 1: random edges err less than random nodes, the fewest parameters, Z >= 2",
         ),
+        ("Conjecture 1", "of importance", "Conjecture 1: edges by importance"),
         ("Theorem 2", "8", "Theorem 2 (8): DIVNET errs less than random nodes, reweighted: strictly"),
     ],
 )
