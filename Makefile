@@ -33,11 +33,12 @@ lint: $(READY)  ## ruff and pyright
 compile: $(READY)  ## every Triton kernel, compiled for GPUs that are not in the machine
 	$(PYTEST) tests/kernels -m offline
 
-asan: $(READY)  ## the C++ products under AddressSanitizer and UBSan, for each instruction set (gcc; some minutes)
+asan: $(READY)  ## C++ with pointers to walk under AddressSanitizer and UBSan, for each instruction set (gcc; some minutes)
 	CFLAGS="$(SANITIZE)" LDFLAGS="$(SANITIZE)" SPARSEPRUNE_REQUIRE_EXT=1 \
 		$(BIN)/python setup.py -q build --build-base build/asan --build-lib build/asan/lib
 	for isa in avx512 avx2 plain; do SPARSEPRUNE_ISA=$$isa $(SANITIZED) $(BIN)/pytest \
-		tests/ops/test_products.py tests/ops/test_convolutions.py tests/ops/test_gram.py -k "not instruction_sets" || exit; done
+		tests/ops/test_products.py tests/ops/test_convolutions.py tests/ops/test_gram.py tests/ops/test_flow.py \
+		tests/ops/test_online_sgd.py -k "not instruction_sets" || exit; done
 
 bench: $(READY)  ## timings on this machine: operations one by one, then ours beside others -> bench/results
 	$(BIN)/python -m pytest bench/suites --benchmark-max-time=0.2 --benchmark-min-rounds=3 --benchmark-warmup=on --benchmark-warmup-iterations=2 --benchmark-columns=median,iqr,rounds --benchmark-sort=name
