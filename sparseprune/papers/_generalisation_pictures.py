@@ -55,7 +55,7 @@ def _accuracy(axes: Any, sweep: list[Row]) -> None:
     net = model(sweep)
     _regimes(axes, sweep)
     _line(axes, sweep, "accuracy", color="C0", label="test accuracy")
-    axes.plot(SPECIFIED.keys(), [accuracy for accuracy, _ in SPECIFIED.values()], **_CROSSES)
+    axes.plot(SPECIFIED.keys(), [accuracy for accuracy, _, _ in SPECIFIED.values()], **_CROSSES)
     p = torch.logspace(math.log10(net.over), 0, 200)
     guess, top = 1 / net.classes, max(mean(sweep, "accuracy", q)[0] for q in keeps(sweep))
     for chance, label, style in (
@@ -70,7 +70,7 @@ def _loss(axes: Any, sweep: list[Row]) -> None:
     net = model(sweep)
     _regimes(axes, sweep)
     _line(axes, sweep, "test loss", color="C0", label="test cross-entropy")
-    axes.plot(SPECIFIED.keys(), [loss for _, loss in SPECIFIED.values()], **_CROSSES)
+    axes.plot(SPECIFIED.keys(), [loss for _, _, loss in SPECIFIED.values()], **_CROSSES)
     axes.axhline(net.guess, color="grey", linestyle=":", label="log K, a guess's")
     axes.set(title="test cross-entropy; the training loss is 0.001", yscale="log")
 

@@ -66,17 +66,22 @@ def equal(
     """Judge "a number is `claimed`": the interval has it and not the rival, or is narrow against it without one."""
     half = Z * error
     inside = abs(found - claimed) <= half
-    told = half <= tolerance * abs(claimed) if rival is None else abs(found - rival) > half
+    told = half <= tolerance * (abs(claimed) or 1) if rival is None else abs(found - rival) > half
     shown = f"{found:.5g} ± {half:.2g}, claimed {claimed:.6g}"
     if inside and not told:
         shown += ": too wide an interval" if rival is None else f"; {rival:.6g} is in the interval too"
     return Claim(text, (True if told else None) if inside else False, shown)
 
 
-def agree(text: str, ours: list[float], theirs: list[float], errors: list[float]) -> Claim:
-    """Judge "these numbers are those": each differs by less than its interval."""
+def agree(
+    text: str, ours: list[float], theirs: list[float], errors: list[float], *, tolerance: float = math.inf
+) -> Claim:
+    """Judge "these numbers are those": each differs by less than its interval; None where one is wider than allowed."""
     worst = max(abs(a - b) / error for a, b, error in zip(ours, theirs, errors, strict=True))
-    return Claim(text, worst <= Z, f"{len(ours)} numbers, the worst off by {worst:.2g} standard errors of {Z}")
+    told = Z * max(errors) <= tolerance
+    shown = f"{len(ours)} numbers, the worst off by {worst:.2g} standard errors ({Z} allowed)"
+    shown += "" if told else f"; intervals up to {Z * max(errors):.2g}"
+    return Claim(text, (True if told else None) if worst <= Z else False, shown)
 
 
 def above(text: str, found: float, error: float, bound: float, what: str) -> Claim:

@@ -59,7 +59,7 @@ def equation_13(key: Key) -> Fields:
 
 def lemma_1(key: Key) -> Fields:
     """Draw inputs of a random student: the linear kernel L of its fields."""
-    w = random_student(4, key["N"], key["seed"]).w
+    w = random_student(4, key["N"], key["seed"] + 1).w
     z = _normal(key, key["samples"], key["N"]) @ w.mT / math.sqrt(key["N"])
     i, j = torch.triu_indices(4, 4)
     return _beside((z[:, i] * z[:, j]).mT, (w @ w.mT / key["N"])[i, j].tolist())
@@ -149,7 +149,7 @@ def importance_edges(key: Key) -> Fields:
     """Keep the largest weights of students at the ansatz, of several Gaussian teachers."""
     found = []
     for number in range(key["teachers"]):
-        teacher = random_teacher(key["M"], key["N"], V_STAR, key["seed"] + number)
+        teacher = random_teacher(key["M"], key["N"], V_STAR, 1000 * key["seed"] + number)
         top = teacher.w.abs().topk(round(key["c"] * key["N"]), dim=-1).indices
         w = torch.zeros_like(teacher.w).scatter(-1, top, teacher.w.gather(-1, top)).repeat_interleave(key["Z"], 0)
         student = Network(w, torch.full((len(w),), V_STAR / key["Z"], dtype=torch.float64))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -28,9 +29,10 @@ class Sizes:
 
 FULL = Sizes(Setting(2, 6, 500), Setting(5, 20, 500))
 QUICK = Sizes(
-    replace(FULL.three, N=200, teachers=6, draws=50), replace(FULL.four, N=150, epochs=800, teachers=4, draws=50)
+    replace(FULL.three, N=200, teachers=6, draws=50), replace(FULL.four, N=200, epochs=800, teachers=4, draws=50)
 )
 BOTH = (0.0, NOISE)
+RAW, NORMALISED = "as trained", "normalised"
 # What to measure of which students: (setting of the sizes, sigma, the rest of the key).
 Plan = Callable[[Sizes], list[tuple[Setting, float, Key]]]
 
@@ -79,10 +81,12 @@ def _like(rows: list[Row]) -> list[Row]:
     return [row for row in rows if row["key"]["curve"] == rows[0]["key"]["curve"]]
 
 
-def pruned(setting: Setting, sigmas: tuple[float, ...], methods: tuple[str, ...]) -> list[tuple[Setting, float, Key]]:
-    """Return the plan of errors by method and units kept."""
+def pruned(
+    setting: Setting, sigmas: tuple[float, ...], methods: tuple[str, ...], rows: str = RAW
+) -> list[tuple[Setting, float, Key]]:
+    """Return the plan of errors by method and units kept, of students as trained or with normalised rows."""
     return [
-        (setting, sigma, {"curve": "errors", "method": method, "k": k})
+        (setting, sigma, {"curve": "errors", "rows": rows, "method": method, "k": k})
         for sigma in sigmas
         for method in methods
         for k in ((setting.K,) if method == UNPRUNED else setting.units)
@@ -90,14 +94,23 @@ def pruned(setting: Setting, sigmas: tuple[float, ...], methods: tuple[str, ...]
 
 
 def measure_errors(students: Students, key: Key, seed: int) -> dict[str, Any]:
-    """Measure errors after a pruning: mean and deviation over teachers, and over the masks of one."""
+    """Measure errors after a pruning: mean and deviation over teachers, and over rounds of masks of one student."""
     s, (method, k) = students.setting, (key["method"], key["k"])
+    if key["rows"] == NORMALISED:
+        students = students.normalised()
     errors = students.errors(method, k, seed)
     values = errors.mean(1)
     found = {"error": float(values.mean()), "deviation": float(values.std()) if len(values) > 1 else 0.0}
-    masks = float(errors.std(1).mean()) if method in DRAWN and errors.shape[1] > 1 else 0.0
+    masks = float(errors.std(1).mean()) / math.sqrt(s.draws) if method in DRAWN and s.draws > 1 else 0.0
     beside = {"theory": in_theory(method, k, s), "paper": printed(s.M, s.K, method, students.sigma, k)}
-    return {"edges": s.edges(k), **found, "mask deviation": masks, **beside, "values": values.tolist()}
+    return {
+        "edges": s.edges(k),
+        **found,
+        "with noise": found["error"] + students.sigma**2 / 2,
+        "of a round": masks,
+        **beside,
+        "values": values.tolist(),
+    }
 
 
 def block(t: torch.Tensor) -> list[Any]:

@@ -6,6 +6,7 @@ parameters, without the labels' noise, which would add sigma^2 / 2.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import math
 from collections.abc import Callable
@@ -66,10 +67,10 @@ class Setting:
     def edges(self, k: int) -> int:
         """Return k_e, the edges kept of each unit: as many parameters as k units, (k (1 + N) - K) / K, half up.
 
-        Of a fourth of the parameters or less, as in figure 2D, N k / K (equation 4).
+        With Z >= 4, as in figure 2D, N k / K (equation 4).
         """
-        if max(self.units) / self.K <= 0.25:
-            return round(self.N * k / self.K)
+        if self.Z >= 4:
+            return math.floor(self.N * k / self.K + 0.5)
         return math.floor((k * (1 + self.N) - self.K) / self.K + 0.5)
 
 
@@ -116,6 +117,14 @@ class Students:
     def parameters(self) -> OrderParameters:
         """Return the order parameters [teachers] of the unpruned students."""
         return order_parameters(self.student, self.teacher)
+
+    def normalised(self) -> Students:
+        """Return the same students, each row of w scaled to length sqrt N, as the authors' code does it in places."""
+        other = copy.copy(self)
+        w, v = self.student
+        vars(other).pop("parameters", None)
+        vars(other)["student"] = Network(math.sqrt(self.setting.N) * w / w.norm(dim=-1, keepdim=True), v)
+        return other
 
     def _seeds(self, which: int) -> range:
         first = self._seed * 1_000_003 + which

@@ -117,7 +117,7 @@ def _shown(rows: list[Row]) -> list[Row]:
         for place, p in enumerate(some[0]["key"]["keep"]):
             half = interval([row["accuracy"][place] for row in some])[1]
             wins = sum(row["accuracy"][place] > row["accuracy"][0] for row in some)
-            accuracy, loss = SPECIFIED.get(round(p, 6), ("", "")) if name == "sweep" else ("", "")
+            accuracy, _, loss = SPECIFIED.get(round(p, 6), ("", "", "")) if name == "sweep" else ("", "", "")
             line = {"accuracy": mean(some, "accuracy", p)[0], "± 95 %": half, "specified": accuracy}
             line |= {"test loss": mean(some, "test loss", p)[0], "specified loss": loss}
             line |= {field: mean(some, field, p)[0] for field in ("steps", "noise norm", "own edges", "signal")}

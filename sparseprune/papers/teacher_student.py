@@ -10,7 +10,7 @@ from . import _teacher_student_claims as judges
 from . import _teacher_student_dynamics, _teacher_student_matrices
 from . import _teacher_student_pictures as pictures
 from ._report import Experiment
-from ._teacher_student_rows import BOTH, Plan, experiment, measure_errors, pruned
+from ._teacher_student_rows import BOTH, NORMALISED, Plan, experiment, measure_errors, pruned
 from ._teacher_student_students import (
     DIVNET,
     DPP_NODE,
@@ -37,7 +37,10 @@ EXPERIMENTS: dict[str, Experiment] = {
         experiment(
             "table3",
             "Errors after pruning, beside Table 3 and the closed forms",
-            lambda sizes: pruned(sizes.three, BOTH, (*_PRINTED, DIVNET, SCALED_EDGE, UNPRUNED)),
+            lambda sizes: [
+                *pruned(sizes.three, BOTH, (*_PRINTED, DIVNET, SCALED_EDGE, UNPRUNED)),
+                *pruned(sizes.three, BOTH, _PRINTED, NORMALISED),
+            ],
             {"errors": measure_errors},
             pictures.table3,
             judges.of_table3,

@@ -5,11 +5,12 @@ Reference: Acharyya et al., UAI 2021, "Statistical Mechanical Analysis of Neural
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..results import Row
+from ..results import Row, identity
 from . import _teacher_student_theorem_claims as judges
 from . import _teacher_student_theorem_pictures as pictures
 from ._report import Experiment, Progress, collect
@@ -72,7 +73,7 @@ def _collected(out: Path, name: str, keys: list[Key], seed: int, progress: Progr
         if progress is not None:
             progress(done, total, f"{name} {keys[done - 1]['curve']}")
 
-    keys = [{**key, "seed": 1000 * seed + place} for place, key in enumerate(keys)]
+    keys = [{**key, "seed": zlib.crc32(identity(key).encode()) + seed} for key in keys]
     return collect(out / f"{name}.jsonl", keys, lambda key: MEASURES[key["curve"]](key), tell)
 
 

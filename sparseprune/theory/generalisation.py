@@ -97,7 +97,15 @@ def weights(model: Model, seeds: Sequence[int], dtype: torch.dtype = torch.float
 
 
 def masks(model: Model, keep: Sequence[float], seeds: Sequence[int]) -> Tensor:
-    """Return masks M = (U < p), bool [S, P, K, m, d], U that of the seed: what a lower p keeps, a higher one does."""
+    """Return masks M = (U < p), bool [S, P, K, m, d], U that of the seed: what a lower p keeps, a higher one does.
+
+    Raises:
+        ValueError: a p outside [0, 1], or nothing to draw.
+    """
+    if not all(0 <= p <= 1 for p in keep) or not len(keep) or not len(seeds):
+        raise ValueError(
+            f"masks: keep and seeds must be some, each p in [0, 1], got keep {keep} and {len(seeds)} seeds"
+        )
     uniform = torch.empty(len(seeds), 1, model.classes, model.units, model.dimension)
     for place, seed in enumerate(seeds):
         uniform[place].uniform_(generator=torch.Generator().manual_seed(seed))
@@ -138,10 +146,17 @@ def train(
         rates: eta, one for each p.
         most: steps at which a run ends in any case.
 
+    Raises:
+        ValueError: as many rates as keep probabilities are needed, finite and > 0, and most >= 0.
+
     Cost: K m n^2 multiplications a run and step, in place of 2 K m n d, and memory for as many numbers; runs that have
         ended leave the batch.
     """
     seeds, keeps, classes, units, _ = masks.shape
+    if len(rates) != keeps or not all(0 < rate < math.inf for rate in rates):
+        raise ValueError(f"train: rates must be {keeps} finite numbers > 0, one for each keep probability, got {rates}")
+    if most < 0:
+        raise ValueError(f"train: most must be at least 0, got {most}")
     runs, n = seeds * keeps, x.shape[1]
     kept = masks.flatten(1, 3).to(x.dtype)
     pairs = (x[:, :, None] * x[:, None]).flatten(1, 2)
@@ -155,7 +170,7 @@ def train(
     for step in range(most + 1):
         logs = hidden.view(-1, classes, units, n).relu().sum(2).log_softmax(1)
         loss = -(logs * right).sum(1).mean(1)
-        done = (loss < until) | (step == most)
+        done = (loss < until) | loss.isnan() | (step == most)
         if done.any():
             over = going[done]
             losses[over], steps[over], ended[over] = loss[done], step, moved[done]

@@ -28,7 +28,7 @@ def test_rows_picture_and_claims_and_a_second_run_computes_nothing(tmp_path, mon
     EXPERIMENT.picture(rows, tmp_path / "picture.png")
     assert (tmp_path / "picture.png").read_bytes().startswith(b"\x89PNG")
     found = EXPERIMENT.claims(rows)
-    assert len({claim.text for claim in found}) == len(found) == 23 and all(claim.found for claim in found)
+    assert len({claim.text for claim in found}) == len(found) == 25 and all(claim.found for claim in found)
     lines = EXPERIMENT.shown(rows)
     assert len(lines) == 9 + 3 * 6 + 2 * 9
     assert lines[3]["accuracy"] == pytest.approx(sum(row["accuracy"][3] for row in rows[:3]) / 3)
@@ -74,7 +74,7 @@ def test_verdicts_follow_the_rows():
     )
     of_masks = {text for text in right if "edge" in text or "off the signal" in text}
     laws = {text for text in right if "follows" in text}
-    assert len(right) == 15 and len(of_masks - laws) == 4 and len(laws) == 2
+    assert len(right) == 17 and len(of_masks - laws) == 4 and len(laws) == 2
     assert all(right[text] for text in right.keys() - laws)
     assert not any(wrong[text] is not False for text in right.keys() - laws - of_masks)
 
@@ -84,8 +84,10 @@ def test_the_laws_of_the_fall_are_told_apart():
     top = ACCURACY[4]
     for chance, holds in ((net.every_class, [True, False]), (net.own_edge, [False, True])):
         accuracy = ACCURACY[:5] + [0.25 + (top - 0.25) * chance(p) for p in KEEP[5:]]
-        found = [claim.holds for claim in judges.claims(made(accuracy, LOSS)) if "follows" in claim.text]
+        found = [claim.holds for claim in judges.claims(made(accuracy, LOSS, seeds=800)) if "follows" in claim.text]
         assert found == holds
+        few = [claim.holds for claim in judges.claims(made(accuracy, LOSS)) if "follows" in claim.text]
+        assert True not in few  # too few masks to tell a law
 
 
 def test_masks_that_keep_other_edges_refute_their_chance():

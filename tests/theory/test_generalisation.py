@@ -151,3 +151,16 @@ def test_without_an_edge_to_any_signal_nothing_generalises_and_the_net_fits():
     assert float(trained.loss.max()) < 1e-3 and theory.own_edges(masks)[0, 1].tolist() == [0, 0, 0]
     assert float(theory.signal_coefficients(trained.weights)[0, 1].sum()) == 0
     assert float(found.accuracy[0, 0]) > 0.6 and float(found.accuracy[0, 1]) < 0.4
+
+
+def test_bad_arguments_are_named():
+    net = theory.Model(classes=2, dimension=6, examples=4, units=3)
+    with pytest.raises(ValueError, match=r"masks: keep and seeds must be some, each p in \[0, 1\], got keep \[2.0\]"):
+        theory.masks(net, [2.0], [0])
+    with pytest.raises(ValueError, match="and 0 seeds"):
+        theory.masks(net, [0.5], [])
+    some = theory.weights(net, [0]), theory.masks(net, [1.0, 0.5], [0]), *theory.samples(net, 4, [0])
+    with pytest.raises(ValueError, match="train: rates must be 2 finite numbers > 0"):
+        theory.train(*some, [0.1])
+    with pytest.raises(ValueError, match="train: most must be at least 0, got -1"):
+        theory.train(*some, [0.1, 0.1], most=-1)

@@ -126,8 +126,14 @@ def test_equation_18_and_as_printed():
 
 
 def test_theorem_1_bad_counts():
-    for call in (lambda: nodes.theorem_1(3, 2, 3, 1.0), lambda: nodes.dpp_law(7, 2, 3)):
-        with pytest.raises(ValueError, match="k must be from 0 to"):
+    for call, text in (
+        (lambda: nodes.theorem_1(3, 2, 3, 1.0), "k must be from 0 to"),
+        (lambda: nodes.dpp_law(7, 2, 3), "k must be from 0 to"),
+        (lambda: nodes.dpp_law(2, 2, 3, -1.0), "epsilon must be finite and at least 0, got -1.0"),
+        (lambda: nodes.lemma_2([5, 1], 3, 1.0), "kept must be from 0 to 3 units of a group"),
+        (lambda: edges.theorem_3(2.0, 2, 3, 1.0), r"shares c must be in \[0, 1\], got 2.0"),
+    ):
+        with pytest.raises(ValueError, match=text):
             call()
 
 
@@ -151,7 +157,7 @@ def test_lemma_4_expected_order_parameters_and_its_proofs_diagonal():
 
 
 def test_theorem_3_oracles():
-    # The specification's .95120, 9.49416 and 8.44272 are .95123, 9.49423 and 8.44270 by its own formula.
+    # The specification's .95120, 11.92448, 9.49416, 8.44272 are .95123, 11.92449, 9.49423, 8.44270 by its own formula.
     two = edges.theorem_3(SHARES, 2, 3, 4.0).tolist()
     assert two == pytest.approx([3.75998, 2.57826, 1.65851, 0.95123, 0.39912], abs=5e-6)
     five = edges.theorem_3(torch.arange(1, 6) / 20, 5, 4, 4.0).tolist()
@@ -217,6 +223,7 @@ def test_theorem_4_and_theorem_5_on_grids(Z):
     margin = edges.theorem_4_margin(c, Z)
     assert bool((margin > 0).all()) == (Z >= 4)
     assert bool((margin[c < edges.crossing(Z) - 1e-9] > 0).all())
+    assert bool((margin[(c > edges.crossing(Z) + 1e-9) & (c < 1)] < 0).all())  # and reversed above
     divnet = edges.theorem_5_margin(c, Z)
     assert bool((divnet[:-1] < 0).all()) and abs(float(divnet[-1])) < 1e-15 if Z == 1 else bool((divnet < 0).all())
     assert Z > 1 or bool((margin[:-1] < 0).all())  # at Z = 1, c = 1 nothing is pruned

@@ -113,4 +113,7 @@ def _copies(Q: Tensor, R: Tensor, M: int, v_star: float) -> Tensor:
 
 
 def _tensor(c: Share) -> Tensor:
-    return torch.as_tensor(c, dtype=torch.float64)
+    c = torch.as_tensor(c, dtype=torch.float64)
+    if not bool(((c >= 0) & (c <= 1)).all()):
+        raise ValueError(f"teacher_student: shares c must be in [0, 1], got {c.tolist()}")
+    return c

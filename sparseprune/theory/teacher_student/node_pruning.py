@@ -17,7 +17,12 @@ def lemma_2(kept: Sequence[int], Z: int, v_star: float) -> float:
 
     Args:
         kept: l_m, the units kept of each group.
+
+    Raises:
+        ValueError: an l_m outside [0, Z].
     """
+    if not all(0 <= units <= Z for units in kept):
+        raise ValueError(f"lemma_2: kept must be from 0 to {Z} units of a group, got {list(kept)}")
     return lemma_2_general([v_star * units / Z for units in kept], v_star)
 
 
@@ -76,6 +81,8 @@ def dpp_law(k: int, M: int, Z: int, epsilon: float = 0.0) -> list[float]:
     Groups weigh C(Z, l) epsilon^(l-1) (l + epsilon), that is det L_Y times the choices. As epsilon -> 0 the fewest
     powers of it win: l_m <= 1 if k <= M; else every l_m >= 1, with chances proportional to prod_m C(Z, l_m) l_m.
     """
+    if not 0 <= epsilon < math.inf:
+        raise ValueError(f"dpp_law: epsilon must be finite and at least 0, got {epsilon}")
     if epsilon > 0:
         weights = [math.comb(Z, units) * epsilon ** (units - 1) * (units + epsilon) for units in range(Z + 1)]
         weights[0] = 1.0

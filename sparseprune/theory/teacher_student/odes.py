@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -85,10 +86,15 @@ def integrate(
         tolerance: relative and absolute, of a step.
 
     Raises:
+        ValueError: no times, or not ascending from 0 on.
         ArithmeticError: a start whose derivatives are not finite, or no step small enough for the tolerance.
     """
     from scipy.integrate import solve_ivp
 
+    if not len(times) or times[0] < 0 or any(a >= b for a, b in pairwise(times)):
+        raise ValueError(f"integrate: times must be some, ascending, from 0 on, got {list(times)}")
+    if times[-1] == 0:
+        return OrderParameters(*(part.unsqueeze(0) for part in p))
     moving = (p.Q, p.R, p.v)
 
     def unflatten(state: Tensor) -> OrderParameters:
@@ -103,10 +109,10 @@ def integrate(
     start = torch.cat([block.flatten() for block in moving]).numpy()
     if not np.isfinite(slope(0.0, start)).all():  # of which RK45 would look for a first step for ever
         raise ArithmeticError("integrate: the derivatives at the start are not finite")
-    span = (0.0, max(times))
+    span = (0.0, times[-1])
     found = solve_ivp(slope, span, start, t_eval=times, rtol=tolerance, atol=tolerance)
     if not found.success:
-        raise ArithmeticError(f"integrate: stopped before t = {max(times):g}: {found.message}")
+        raise ArithmeticError(f"integrate: stopped before t = {times[-1]:g}: {found.message}")
     return unflatten(torch.from_numpy(found.y.T.copy()))
 
 
