@@ -124,6 +124,13 @@ def judged(
     return Claim(text, inside if inside or outside else None, f"difference {numbers} (95 %, {len(one)} paired seeds)")
 
 
+def widening(count: int) -> float:
+    """Return how much wider an interval of `Z` is by Student's t: a deviation of few values is not known well."""
+    from scipy.stats import norm, t
+
+    return float(t.isf(norm.sf(Z), count - 1)) / Z if count > 1 else math.inf
+
+
 def sign_test(wins: int, losses: int) -> float:
     """Return the two-sided p: the chance of as uneven a count or more, were both signs as likely; ties left out."""
     n = wins + losses

@@ -1,4 +1,4 @@
-"""Verdicts on paper 004's simulations, by intervals of 3.5 standard errors over teachers, paired where two compare."""
+"""Verdicts on paper 004's simulations: Student's intervals over teachers, as rare as 3.5 errors, paired."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from ..results import Row
 from ._report import Claim, curve
-from ._statistics import Z, above, agree, equal
+from ._statistics import Z, above, agree, equal, widening
 from ._teacher_student_printed import DPP_DEVIATION, NOISE, RANDOM_EDGE_SHIFT
 from ._teacher_student_rows import NORMALISED, RAW
 from ._teacher_student_students import (
@@ -36,7 +36,7 @@ def order(text: str, cells: dict[tuple[str, int], Row], one: str, other: str, un
     for k in units:
         there = cells[(other, k)] if other != UNPRUNED else next(row for (m, _), row in cells.items() if m == UNPRUNED)
         gaps = [b - a for a, b in zip(cells[one, k]["values"], there["values"], strict=True)]
-        half = Z * statistics.stdev(gaps) / math.sqrt(len(gaps)) if len(gaps) > 1 else math.inf
+        half = Z * _mean(gaps)[1]
         gains.append((statistics.fmean(gaps), half, k))
     holds = False if any(g < -half for g, half, _ in gains) else True if all(g > half for g, half, _ in gains) else None
     shown = ", ".join(f"{g:+.3f} ± {half:.2g} at {k}" for g, half, k in gains)
@@ -86,7 +86,7 @@ def of_table3(rows: list[Row]) -> list[Claim]:
     units = _units(cells, DPP_NODE)
     for method in (DPP_NODE, RANDOM_EDGE, RANDOM_NODE):
         some = [cells[method, k] for k in units]
-        off = [row["deviation"] / math.sqrt(len(row["values"])) for row in some]
+        off = [_mean(row["values"])[1] for row in some]
         text = f"no noise, {method}: the closed form at the ansatz is the mean over teachers"
         claims.append(agree(text, [row["error"] for row in some], [row["theory"] for row in some], off))
     first = cells[DPP_NODE, units[0]]
@@ -129,7 +129,7 @@ def _beside_printed(
     some = [row for (name, _), row in cells.items() if name == method and row["paper"] is not None]
     ours = [row["with noise"] for row in some]
     theirs = [row["paper"] + shift for row in some]
-    off = [row["deviation"] * math.sqrt(1 + 1 / len(row["values"])) for row in some]
+    off = [_mean(row["values"])[1] * math.sqrt(len(row["values"]) + 1) for row in some]
     return agree(text, ours, theirs, off)
 
 
@@ -163,8 +163,10 @@ def of_fig2(rows: list[Row]) -> list[Claim]:
 
 
 def _mean(values: list[float]) -> tuple[float, float]:
-    error = statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.inf
-    return statistics.fmean(values), error
+    """Return the mean over teachers and its standard error, widened as their number asks."""
+    if len(values) < 2:
+        return values[0], math.inf
+    return statistics.fmean(values), widening(len(values)) * statistics.stdev(values) / math.sqrt(len(values))
 
 
 def _share(text: str, values: list[float], claimed: float, rival: float | None = None) -> Claim:

@@ -149,12 +149,23 @@ def _of_theorem_3(rows: list[Row]) -> list[Claim]:
     names = list(dict.fromkeys(row["key"]["c"] for row in rows))
     columns = [[float(row["key"]["c"] == c) for row in rows] for c in names]
     sizes = [math.log(row["key"]["N"]) for row in rows]
-    line = fit([*columns, sizes], logs, [1 / math.sqrt(2 * row["key"]["masks"]) for row in rows])
-    slope, off = float(line.coefficients[-1]), float(line.errors[-1])
+    # Of a deviation over masks, and of the fourth moment of M rows of N Gaussian weights, to which its square is due.
+    moments = [(105 - 9) / 9 / (row["key"]["M"] * row["key"]["N"]) for row in rows]
+    off = [
+        math.hypot(1 / math.sqrt(2 * row["key"]["masks"]), 0.5 * math.sqrt(m))
+        for row, m in zip(rows, moments, strict=True)
+    ]
+    line = fit([*columns, sizes], logs, off)
     return [
         agree("Theorem 3 (10): the error after random edge pruning, as N grows", limits, exact, errors),
         agree("... is that of the expected network, E[w m] = c w, as it is called", limits, averaged, errors),
-        equal("Remark 4: over masks it deviates by 1/sqrt N", slope, off, -0.5, rival=0.0),
+        equal(
+            "Remark 4: over masks it deviates by 1/sqrt N",
+            float(line.coefficients[-1]),
+            float(line.errors[-1]),
+            -0.5,
+            rival=0.0,
+        ),
     ]
 
 
