@@ -195,3 +195,26 @@ def test_verdicts_on_table_3_follow_its_rows(folder):
     # by the printed numbers, the unpruned error halved: no regularisation, and DPP nodes beat the log's random edges
     assert next(verdict for text, verdict in holds.items() if text.startswith("implicit regularisation")) is False
     assert next(claim.holds for claim in judges.orders(rows, 0.0) if "Theorem 4 needs Z >= 4" in claim.text) is True
+
+
+def verdict(name, rows, text):
+    return next(claim.holds for claim in EXPERIMENTS[name].claims(rows) if claim.text.startswith(text))
+
+
+def test_verdicts_of_figures_5_and_6_and_of_the_odes_turn_with_their_rows(folder):
+    rows = [dict(row) for row in run("fig6", folder)]
+    assert verdict("fig6", rows, "Lemma 4") is True
+    for row in rows:
+        row |= {"found": [2 * value for value in row.get("found", [])]}
+    assert verdict("fig6", rows, "Lemma 4") is False
+
+    rows = [dict(row) for row in run("fig5", folder)]
+    for lost, holds in ((0.0, True), (0.5, False)):
+        for row in rows:
+            row["lost"] = [lost + 1e-6 * k for k in range(10)]
+        assert verdict("fig5", rows, "DPP nodes, k = 2: no teacher unit is ever lost") is holds
+
+    rows = [{"key": {"N": n}, "gaps": [c / n**0.5 for c in (0.9, 1.0, 1.1)]} for n in (100, 400, 1600)]
+    assert verdict("dynamics", rows, "online SGD follows the ODEs") is True
+    rows = [{**row, "gaps": [0.9, 1.0, 1.1]} for row in rows]
+    assert verdict("dynamics", rows, "online SGD follows the ODEs") is False

@@ -74,6 +74,31 @@ def test_a_verdict_turns_with_its_rows(rows, curve, field, text):
     assert before is True and after is False
 
 
+@pytest.mark.parametrize(
+    ("curve", "field", "text"),
+    [
+        ("every set", "off", "Lemma 2: the error of any set"),
+        ("signs", "off", "signs: "),
+        ("equation 18", "corrected", "(18): l - 1 + (1 - l/Z)^2 = l (1 + l/Z^2"),
+    ],
+)
+def test_an_exact_verdict_turns_with_its_rows(rows, curve, field, text):
+    changed = copy.deepcopy(rows)
+    for row in changed:
+        if row["key"]["curve"] == curve:
+            row[field] = dict.fromkeys(row[field], 1e-3) if isinstance(row[field], dict) else 1e-3
+    [before], [after] = ([v for t, v in verdicts(some).items() if t.startswith(text)] for some in (rows, changed))
+    assert before is True and after is False
+
+
+def test_remark_4_turns_where_masks_do_not_concentrate(rows):
+    changed = copy.deepcopy(rows)
+    for row in changed:
+        if row["key"]["curve"] == "Theorem 3":
+            row["errors"] = [0.01]
+    assert verdicts(changed)["Remark 4: over masks it deviates by 1/sqrt N"] is False
+
+
 @pytest.mark.parametrize(("field", "text"), [("least of 4", "Theorem 4"), ("most of 5", "Theorem 5")])
 def test_figure_4_turns_with_its_rows(folder, field, text):
     experiment = PAPERS["004"]["fig4"]
