@@ -82,14 +82,20 @@ def _table(rows: list[dict[str, Any]], title: str) -> Table:
 
     keys = [name for name in rows[0]["key"] if len({str(row["key"].get(name)) for row in rows}) > 1]
     same = ", ".join(f"{name} {value}" for name, value in rows[0]["key"].items() if name not in keys)
-    table = Table(title=title, caption=f"all with {same}".replace("_", " "))
+    table = Table(title=title, caption=f"all with {same}".replace("_", " ") if same else None)
     fields = [name for name, value in rows[0].items() if name != "key" and not isinstance(value, list | dict)]
     for name in (*keys, *fields):
         table.add_column(name.replace("_", " "), justify="right")
     for row in rows:
         values = [*(row["key"].get(name) for name in keys), *(row.get(name) for name in fields)]
-        table.add_row(*(f"{value:.4g}" if isinstance(value, float) else str(value) for value in values))
+        table.add_row(*map(_cell, values))
     return table
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _one_of(name: str, value: str | None, names: list[str]) -> str:
