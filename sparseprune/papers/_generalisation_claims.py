@@ -14,7 +14,18 @@ import numpy as np
 
 from ..results import Row
 from ..theory.generalisation import Model
-from ._generalisation_rows import SPECIFIED, SPECIFIED_SEEDS, at, keeps, mean, model, paired, summary, values
+from ._generalisation_rows import (
+    SPECIFIED,
+    SPECIFIED_SEEDS,
+    SPECIFIED_VARIANTS,
+    at,
+    keeps,
+    mean,
+    model,
+    paired,
+    summary,
+    values,
+)
 from ._report import Claim, curve
 from ._statistics import Z, above, agree, below, sign_test
 
@@ -165,6 +176,11 @@ def _variants(rows: list[Row]) -> list[Claim]:
             gain, loss = paired(some, "accuracy", 0.3, 1.0), paired(some, "test loss", 0.5, 1.0)
             found.append(above(text.format(0.3, "the accuracy is above"), *gain, 0.0, "paired gain"))
             found.append(below(text.format(0.5, "the test loss is below"), *loss, 0.0, "paired difference"))
+    for (name, field, seeds), numbers in SPECIFIED_VARIANTS.items():
+        if some := curve(rows, name):
+            ours, off = zip(*(mean(some, field, p) for p in numbers), strict=True)
+            off = [max(error, 1e-9) * math.sqrt(1 + len(some) / seeds) for error in off]  # theirs scatter as ours
+            found.append(agree(f"{name}: {field} as specified", list(ours), [*numbers.values()], off))
     for name in ("half the units", "twice the units"):
         if some := curve(rows, name):
             found.append(_follows(f"{name}: accuracy follows 1 - (1 - p)^m", some, Model.own_edge, model(some).classes))

@@ -28,7 +28,7 @@ def test_rows_picture_and_claims_and_a_second_run_computes_nothing(tmp_path, mon
     EXPERIMENT.picture(rows, tmp_path / "picture.png")
     assert (tmp_path / "picture.png").read_bytes().startswith(b"\x89PNG")
     found = EXPERIMENT.claims(rows)
-    assert len({claim.text for claim in found}) == len(found) == 25 and all(claim.found for claim in found)
+    assert len({claim.text for claim in found}) == len(found) == 28 and all(claim.found for claim in found)
     lines = EXPERIMENT.shown(rows)
     assert len(lines) == 9 + 3 * 6 + 2 * 9
     assert lines[3]["accuracy"] == pytest.approx(sum(row["accuracy"][3] for row in rows[:3]) / 3)
