@@ -23,11 +23,10 @@ from ._generalisation_rows import (
     mean,
     model,
     paired,
-    summary,
     values,
 )
 from ._report import Claim, curve
-from ._statistics import Z, above, agree, below, sign_test
+from ._statistics import Z, above, agree, below, mean_error, sign_test
 
 _NEAR = 0.05  # an interval of accuracies that tells a law
 
@@ -113,12 +112,12 @@ def _fall(sweep: list[Row]) -> list[Claim]:
     one = "C4: a class that kept an edge to its own signal is told more often than one of the same net that kept none"
     return [
         above(text, *paired(sweep, "accuracy", high, low), 0.0, "paired fall"),
-        above(sharp, *summary(falls), 0.0, "paired difference of the falls"),
+        above(sharp, *mean_error(falls.tolist()), 0.0, "paired difference of the falls"),
         _follows("C4: what a net knows more than a guess follows (1 - (1 - p)^m)^K", sweep, Model.every_class, 1),
         _follows(
             "C4: ... follows 1 - (1 - p)^m, the share of classes with an own edge", sweep, Model.own_edge, net.classes
         ),
-        above(one, *summary(np.array(apart)), 0.0, f"share more, {len(apart)} seeds:"),
+        above(one, *mean_error(apart), 0.0, f"share more, {len(apart)} seeds:"),
         _by_classes(sweep),
     ]
 
@@ -129,7 +128,7 @@ def _by_classes(sweep: list[Row]) -> Claim:
     kept = (np.array([row["own edges"] for row in sweep]) > 0).sum(2)[:, low]
     accuracy = values(sweep, "accuracy")[:, low]
     groups = {  # nets of a seed are of the same data: their mean counts once
-        int(count): summary(np.array([a[k == count].mean() for a, k in zip(accuracy, kept, strict=True) if count in k]))
+        int(count): mean_error([float(a[k == count].mean()) for a, k in zip(accuracy, kept, strict=True) if count in k])
         for count in np.unique(kept)
     }
     steps = [(b, groups[b][0] - groups[a][0], math.hypot(groups[a][1], groups[b][1])) for a, b in pairwise(groups)]

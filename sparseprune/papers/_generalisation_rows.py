@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
 from ..results import Row
 from ..theory.generalisation import Model
+from ._statistics import mean_error
 
 # Test accuracy, its deviation over seeds, and test cross-entropy by keep probability, of seeds 0 to 9.
 SPECIFIED_SEEDS = 10
@@ -54,16 +53,9 @@ def at(rows: list[Row], field: str, keep: float) -> np.ndarray:
 
 def mean(rows: list[Row], field: str, keep: float) -> tuple[float, float]:
     """Return a field's mean over seeds and its standard error."""
-    return summary(at(rows, field, keep))
+    return mean_error(at(rows, field, keep).tolist())
 
 
 def paired(rows: list[Row], field: str, keep: float, other: float) -> tuple[float, float]:
     """Return the mean over seeds of a field at `keep` minus that at `other`, and its standard error."""
-    return summary(at(rows, field, keep) - at(rows, field, other))
-
-
-def summary(found: np.ndarray) -> tuple[float, float]:
-    """Return the mean and its standard error, infinite of one number; nothing is known of none."""
-    if len(found) < 2:
-        return float(found.sum()), math.inf
-    return float(found.mean()), float(found.std(ddof=1)) / math.sqrt(len(found))
+    return mean_error((at(rows, field, keep) - at(rows, field, other)).tolist())

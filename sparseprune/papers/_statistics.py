@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -124,11 +124,17 @@ def judged(
     return Claim(text, inside if inside or outside else None, f"difference {numbers} (95 %, {len(one)} paired seeds)")
 
 
-def widening(count: int) -> float:
-    """Return how much wider an interval of `Z` is by Student's t: a deviation of few values is not known well."""
+def mean_error(values: Sequence[float]) -> tuple[float, float]:
+    """Return the mean and its standard error, infinite of one value; nothing is known of none.
+
+    `Z` of these errors are as rare by Student's t as `Z` of known ones: the deviation of few values is not known well.
+    """
     from scipy.stats import norm, t
 
-    return float(t.isf(norm.sf(Z), count - 1)) / Z if count > 1 else math.inf
+    if len(values) < 2:
+        return sum(values), math.inf
+    widening = float(t.isf(norm.sf(Z), len(values) - 1)) / Z
+    return statistics.fmean(values), widening * statistics.stdev(values) / math.sqrt(len(values))
 
 
 def sign_test(wins: int, losses: int) -> float:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Iterable
 
 from ..results import Row
 from ._report import Claim, curve
-from ._statistics import Z, above, agree, equal, widening
+from ._statistics import Z, above, agree, equal, mean_error
 from ._teacher_student_printed import DPP_DEVIATION, NOISE, RANDOM_EDGE_SHIFT
 from ._teacher_student_rows import NORMALISED, RAW
 from ._teacher_student_students import (
@@ -36,8 +35,8 @@ def order(text: str, cells: dict[tuple[str, int], Row], one: str, other: str, un
     for k in units:
         there = cells[(other, k)] if other != UNPRUNED else next(row for (m, _), row in cells.items() if m == UNPRUNED)
         gaps = [b - a for a, b in zip(cells[one, k]["values"], there["values"], strict=True)]
-        half = Z * _mean(gaps)[1]
-        gains.append((statistics.fmean(gaps), half, k))
+        gain, error = mean_error(gaps)
+        gains.append((gain, Z * error, k))
     holds = False if any(g < -half for g, half, _ in gains) else True if all(g > half for g, half, _ in gains) else None
     shown = ", ".join(f"{g:+.3f} ± {half:.2g} at {k}" for g, half, k in gains)
     return Claim(text, holds, f"gain {shown}")
@@ -86,7 +85,7 @@ def of_table3(rows: list[Row]) -> list[Claim]:
     units = _units(cells, DPP_NODE)
     for method in (DPP_NODE, RANDOM_EDGE, RANDOM_NODE):
         some = [cells[method, k] for k in units]
-        off = [_mean(row["values"])[1] for row in some]
+        off = [mean_error(row["values"])[1] for row in some]
         text = f"no noise, {method}: the closed form at the ansatz is the mean over teachers"
         claims.append(agree(text, [row["error"] for row in some], [row["theory"] for row in some], off))
     first = cells[DPP_NODE, units[0]]
@@ -129,7 +128,7 @@ def _beside_printed(
     some = [row for (name, _), row in cells.items() if name == method and row["paper"] is not None]
     ours = [row["with noise"] for row in some]
     theirs = [row["paper"] + shift for row in some]
-    off = [_mean(row["values"])[1] * math.sqrt(len(row["values"]) + 1) for row in some]
+    off = [mean_error(row["values"])[1] * math.sqrt(len(row["values"]) + 1) for row in some]
     return agree(text, ours, theirs, off)
 
 
@@ -158,20 +157,13 @@ def of_fig2(rows: list[Row]) -> list[Claim]:
         claims.append(_share(text, kernels["one of each"][kernel], value))
     gaps = [a - b for a, b in zip(*(kernels["one of each"][x] for x in ("Gaussian, mean", "its signs")), strict=True)]
     text = "the Gaussian kernel sees signs: duplicates (w, v), (-w, -v) pass for different units"
-    claims.append(above(text, *_mean(gaps), 0.0, "chance of one of each lost where signs stay"))
+    claims.append(above(text, *mean_error(gaps), 0.0, "chance of one of each lost where signs stay"))
     return claims
-
-
-def _mean(values: list[float]) -> tuple[float, float]:
-    """Return the mean over teachers and its standard error, widened as their number asks."""
-    if len(values) < 2:
-        return values[0], math.inf
-    return statistics.fmean(values), widening(len(values)) * statistics.stdev(values) / math.sqrt(len(values))
 
 
 def _share(text: str, values: list[float], claimed: float, rival: float | None = None) -> Claim:
     """Judge "this is `claimed`" by the mean over students; where all agree, to rounding."""
-    mean, error = _mean(values)
+    mean, error = mean_error(values)
     return equal(text, mean, max(error, 1e-9), claimed, rival=rival)
 
 
@@ -184,7 +176,9 @@ def of_fig5(rows: list[Row]) -> list[Claim]:
         _share("DPP nodes, k = 2: no teacher unit is ever lost", at_2[DPP_NODE]["lost"], 0.0),
     ]
     gaps = [a - b for a, b in zip(at_2[RANDOM_NODE]["lost"], at_2[DPP_NODE]["lost"], strict=True)]
-    claims.append(above("DPP nodes lose fewer teacher units than random ones, k = 2", *_mean(gaps), 0.0, "units fewer"))
+    claims.append(
+        above("DPP nodes lose fewer teacher units than random ones, k = 2", *mean_error(gaps), 0.0, "units fewer")
+    )
     full = sum(lost == 1 for lost in at_3[IMPORTANCE_NODE]["lost"])
     text = "importance nodes fill one group before the other: k = 3 units are of one group"
     total = len(at_3[IMPORTANCE_NODE]["lost"])
@@ -209,5 +203,5 @@ def of_fig6(rows: list[Row]) -> list[Claim]:
     for k in units:
         row = cells[IMPORTANCE_EDGE, k]
         text = f"importance edges, c = {row['share']:.3g}: Q'_ii / Q_ii = q(c), as of Gaussian weights"
-        claims.append(equal(text, *_mean(row["moments"]), row["theory"]))
+        claims.append(equal(text, *mean_error(row["moments"]), row["theory"]))
     return claims

@@ -7,6 +7,7 @@ import pytest
 from sparseprune.papers import PAPERS, generalisation
 from sparseprune.papers import _generalisation_claims as judges
 from sparseprune.papers import _generalisation_rows as read
+from sparseprune.papers._statistics import Z, mean_error
 from sparseprune.theory.generalisation import Model
 
 EXPERIMENT = PAPERS["003"]["sweep"]
@@ -111,6 +112,9 @@ def test_many_differences_are_judged_by_the_least_sure():
 
 def test_means_are_over_seeds_and_differences_paired():
     rows = made(ACCURACY, LOSS)
-    assert read.mean(rows, "accuracy", 0.3) == pytest.approx((0.936, 1.3 * 0.002 * math.sqrt(20 / 9) / math.sqrt(10)))
+    wider = mean_error(range(10))[1] / (math.sqrt(82.5 / 9) / math.sqrt(10))
+    assert wider == pytest.approx(5.345 / Z, rel=1e-3)  # Student's t of 9 degrees of freedom
+    mean, error = read.mean(rows, "accuracy", 0.3)
+    assert mean == pytest.approx(0.936) and error == pytest.approx(wider * 1.3 * 0.002 * math.sqrt(2 / 9))
     mean, error = read.paired(rows, "accuracy", 0.3, 1.0)
-    assert mean == pytest.approx(0.084) and error == pytest.approx(0.3 * 0.002 * math.sqrt(2 / 9))
+    assert mean == pytest.approx(0.084) and error == pytest.approx(wider * 0.3 * 0.002 * math.sqrt(2 / 9))
