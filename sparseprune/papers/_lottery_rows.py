@@ -7,11 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ..results import Row
 from ._report import Claim, Experiment, Progress, collect
-from ._statistics import Z, fit
+from ._statistics import Z
 
 Key = dict[str, Any]
 
@@ -32,14 +30,6 @@ def experiment(
         return collect(out / f"{name}.jsonl", plan(quick, seed), measure, progress)
 
     return Experiment(name, title, rows, picture, claims)
-
-
-def log_slope(rows: list[Row], size: str, errors: str = "errors") -> tuple[float, float]:
-    """Return the slope of the mean log error against the log of a size of the key, and its standard error."""
-    logs = [np.log(row[errors]) for row in rows]
-    means, off = [float(x.mean()) for x in logs], [float(x.std(ddof=1)) / math.sqrt(len(x)) for x in logs]
-    line = fit([[1.0] * len(rows), [math.log(row["key"][size]) for row in rows]], means, off)
-    return float(line.coefficients[1]), float(line.errors[1])
 
 
 def success(text: str, wins: int, trials: int, claimed: float) -> Claim:

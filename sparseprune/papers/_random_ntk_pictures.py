@@ -11,6 +11,7 @@ from ..files import write_whole
 from ..results import Row
 from ..theory import random_ntk as theory
 from ._random_ntk_notebook import LAWS, PRINTED_LAWS, PRINTED_MAD, PRINTED_MEANS, PRINTED_WIDTH, limit
+from ._report import curve
 
 _BARS = {"marker": "o", "markersize": 4, "capsize": 2}
 _PRINTED = {"marker": "x", "linestyle": "none"}
@@ -28,10 +29,6 @@ def draw(path: Path, title: str, x: str, y: str, fill: Callable[[Any], None]) ->
     write_whole(path, lambda stream: figure.savefig(stream, format="png"))
 
 
-def _curve(rows: list[Row], name: str) -> list[Row]:
-    return [row for row in rows if row["key"]["curve"] == name]
-
-
 def _means(axes: Any, rows: list[Row], label: str, colour: str) -> None:
     widths = [row["key"]["width"] for row in rows]
     means, errors = ([row[name] for row in rows] for name in ("mean", "standard_error"))
@@ -43,8 +40,8 @@ def means(rows: list[Row], path: Path) -> None:
     """Draw E1: means of draws with their standard errors, against width."""
 
     def fill(axes: Any) -> None:
-        _means(axes, _curve(rows, "full"), "full", "C0")
-        _means(axes, _curve(rows, "pruned"), "pruned, rescaled", "C1")
+        _means(axes, curve(rows, "full"), "full", "C0")
+        _means(axes, curve(rows, "pruned"), "pruned, rescaled", "C1")
         axes.plot(PRINTED_MEANS.keys(), PRINTED_MEANS.values(), color="C1", label="pruned, the authors'", **_PRINTED)
         axes.axhline(limit(rows[0]["key"]), color="black", linewidth=1, label="limit")
 
@@ -57,7 +54,7 @@ def laws(rows: list[Row], path: Path) -> None:
 
     def fill(axes: Any) -> None:
         for colour, law in zip(("C0", "C1", "C2"), LAWS, strict=True):
-            some = _curve(rows, law)
+            some = curve(rows, law)
             pruned = [1 - row["key"]["density"] for row in some]
             keys = [row["key"] for row in some]
             model = [theory.mean_absolute_deviation(key["width"], key["density"]) for key in keys]
@@ -95,7 +92,7 @@ def input_pruned(rows: list[Row], path: Path) -> None:
 
     def fill(axes: Any) -> None:
         for colour, name in (("C0", "all layers pruned"), ("C1", "two inputs")):
-            some = _curve(rows, name)
+            some = curve(rows, name)
             key = some[0]["key"]
             _means(axes, some, name, colour)
             axes.axhline(limit(key), color=colour, linestyle="--", linewidth=1, label="limit, inputs kept")

@@ -91,6 +91,7 @@ def collect(
     return [rows[identity(key)] for key in keys]
 
 
-def curve(rows: list[Row], name: str) -> list[Row]:
-    """Return the rows whose key has this "curve"."""
-    return [row for row in rows if row["key"]["curve"] == name]
+def curve(rows: list[Row], name: str, /, **wanted: Any) -> list[Row]:
+    """Return the rows whose key has this "curve" and these values."""
+    wanted = {"curve": name, **wanted}
+    return [row for row in rows if all(row["key"][field] == value for field, value in wanted.items())]

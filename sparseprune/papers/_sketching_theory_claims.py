@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from ..results import Row
 from ..theory import sketching as theory
-from ._report import Claim
+from ._report import Claim, curve
 from ._statistics import Z, agree, equal, fit
 
 
@@ -17,12 +17,6 @@ class Share(NamedTuple):
     drawn: float
     error: float
     exact: float
-
-
-def of(rows: list[Row], curve: str, **wanted: str) -> list[Row]:
-    """Return the rows of a curve whose keys have these values."""
-    wanted = {"curve": curve, **wanted}
-    return [row for row in rows if all(row["key"][name] == value for name, value in wanted.items())]
 
 
 def ratio(rows: list[Row], others: list[Row]) -> list[Share]:
@@ -36,8 +30,8 @@ def ratio(rows: list[Row], others: list[Row]) -> list[Share]:
 
 def claims(rows: list[Row]) -> list[Claim]:
     """Judge Lemmas 4.1 to 4.5, B.1, Theorems 4.4 and 7.2, and what the paper concludes from them."""
-    sketch, uniform = of(rows, "draws", mask="sketch"), of(rows, "draws", mask="uniform")
-    step, step_uniform = of(rows, "step", mask="sketch"), of(rows, "step", mask="uniform")
+    sketch, uniform = curve(rows, "draws", mask="sketch"), curve(rows, "draws", mask="uniform")
+    step, step_uniform = curve(rows, "step", mask="sketch"), curve(rows, "step", mask="uniform")
     line = fit(
         [[1.0] * len(sketch), [math.log(row["key"]["draws"]) for row in sketch]],
         [math.log(row["error"]) for row in sketch],
@@ -63,7 +57,7 @@ def claims(rows: list[Row]) -> list[Claim]:
 
 
 def _given_data(rows: list[Row]) -> list[Claim]:
-    given, (oracle,) = of(rows, "given data"), of(rows, "Lemma 4.1")
+    given, (oracle,) = curve(rows, "given data"), curve(rows, "Lemma 4.1")
     found = []
     for text, name, expected in (
         ("Lemma B.1: E m = 1", "mean of m", [1.0] * len(given)),
@@ -82,7 +76,7 @@ def _given_data(rows: list[Row]) -> list[Claim]:
 
 
 def _tail(rows: list[Row]) -> list[Claim]:
-    sketch, uniform = of(rows, "tail", mask="sketch"), of(rows, "tail", mask="uniform")
+    sketch, uniform = curve(rows, "tail", mask="sketch"), curve(rows, "tail", mask="uniform")
     shares, d = ratio(sketch, uniform), sketch[0]["key"]["size"]
     drawn, errors, exact = zip(*shares, strict=True)
     text = "at most 1/d of the error of uniform draws: sketching avoids their factor d"
@@ -94,12 +88,12 @@ def _tail(rows: list[Row]) -> list[Claim]:
 
 
 def _data(rows: list[Row]) -> list[Claim]:
-    least = min(row["key"]["examples"] for row in of(rows, "data") if row["key"]["examples"] > 2)
+    least = min(row["key"]["examples"] for row in curve(rows, "data") if row["key"]["examples"] > 2)
     same, none = (
-        [row for row in of(rows, "data", seen=seen) if row["key"]["examples"] == least] for seen in ("same", "none")
+        [row for row in curve(rows, "data", seen=seen) if row["key"]["examples"] == least] for seen in ("same", "none")
     )
     # Errors go like 1/p, p the norm of independent data: of 3 examples or fewer they have no variance.
-    tame = [row for row in of(rows, "data") if row["key"]["seen"] != "independent" or row["key"]["examples"] > 3]
+    tame = [row for row in curve(rows, "data") if row["key"]["seen"] != "independent" or row["key"]["examples"] > 3]
     text = f"a mask that saw no data errs 1/kappa^2 times as much, n = {least}: same / none"
     return [
         _exact("masks of the same data, of independent data, of none: kappa^2, k_n, 1 times S/s", tame),
@@ -108,7 +102,7 @@ def _data(rows: list[Row]) -> list[Claim]:
 
 
 def _network(rows: list[Row]) -> list[Claim]:
-    net = of(rows, "network")
+    net = curve(rows, "network")
     return [
         _exact("(S) on the linear features of a trained net", net),
         _bounded("Theorem 7.2, from the proof", net, "bound"),

@@ -9,7 +9,8 @@ from typing import Any
 from ..files import write_whole
 from ..results import Row
 from ..theory import sketching as theory
-from ._sketching_theory_claims import of, ratio
+from ._report import curve
+from ._sketching_theory_claims import ratio
 
 _SEEN = {"same": "the same data", "none": "no data", "independent": "independent data"}
 _DOTS = {"marker": "o", "markersize": 4, "capsize": 2, "linestyle": "none"}
@@ -40,9 +41,9 @@ def _line(axes: Any, rows: list[Row], x: str, label: str, colour: str) -> list[A
     return at
 
 
-def _against(curve: str, x: str, title: str, label: str, statement: str) -> Callable[[Any, list[Row]], None]:
+def _against(name: str, x: str, title: str, label: str, statement: str) -> Callable[[Any, list[Row]], None]:
     def fill(axes: Any, rows: list[Row]) -> None:
-        sketch, uniform = (of(rows, curve, mask=mask) for mask in ("sketch", "uniform"))
+        sketch, uniform = (curve(rows, name, mask=mask) for mask in ("sketch", "uniform"))
         at = _line(axes, sketch, x, "sketch", "C0")
         if uniform:
             _line(axes, uniform, x, "uniform draws, Lemma 4.5", "C1")
@@ -55,7 +56,7 @@ def _against(curve: str, x: str, title: str, label: str, statement: str) -> Call
 
 
 def _tail(axes: Any, rows: list[Row]) -> None:
-    sketch, uniform = (of(rows, "tail", mask=mask) for mask in ("sketch", "uniform"))
+    sketch, uniform = (curve(rows, "tail", mask=mask) for mask in ("sketch", "uniform"))
     at = [row["tail"] for row in sketch]
     measured, errors, exact = zip(*ratio(sketch, uniform), strict=True)
     axes.errorbar(at, measured, errors, color="C0", **_DOTS)
@@ -76,7 +77,7 @@ def _tail(axes: Any, rows: list[Row]) -> None:
 def _data(axes: Any, rows: list[Row]) -> None:
     factors = {"same": theory.kappa_squared, "none": lambda n: 1.0, "independent": theory.kappa_independent}
     for colour, (seen, factor) in zip(("C0", "C1", "C2"), factors.items(), strict=True):
-        some = of(rows, "data", seen=seen)
+        some = curve(rows, "data", seen=seen)
         at = [row["key"]["examples"] for row in some]
         scale = [factor(n) / row["exact"] for n, row in zip(at, some, strict=True)]
         values = [[row[name] * s for row, s in zip(some, scale, strict=True)] for name in ("error", "standard_error")]
@@ -87,7 +88,7 @@ def _data(axes: Any, rows: list[Row]) -> None:
 
 
 def _failing(axes: Any, rows: list[Row]) -> None:
-    step = of(rows, "step", mask="sketch")
+    step = curve(rows, "step", mask="sketch")
     axes.plot([row["key"]["step"] for row in step], [row["failing"] for row in step], "o-", color="C3", label="ours")
     axes.plot(_SPECIFIED.keys(), _SPECIFIED.values(), "x", color="black", label="the specification's")
     axes.set(title="Theorem 4.4 as printed, w0 ~ N(0, I)", xlabel="step σ", ylabel="share of w0 for which it is false")

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ..results import Row
 from ._report import Claim
 
 # An interval is +- this many standard errors: of 25 verdicts on true claims one is false in about 1 % of runs.
@@ -38,6 +39,14 @@ def fit(columns: list[list[float]], values: list[float], errors: list[float]) ->
     coefficients = np.linalg.lstsq(design, scaled, rcond=None)[0]
     spread = np.sqrt(np.diag(np.linalg.inv(design.T @ design)))
     return Fit(coefficients, spread, float(np.abs(scaled - design @ coefficients).max()))
+
+
+def log_slope(rows: list[Row], size: str, errors: str = "errors") -> tuple[float, float]:
+    """Return the slope of the mean log error against the log of a size of the key, and its standard error."""
+    logs = [np.log(row[errors]) for row in rows]
+    means, off = [float(x.mean()) for x in logs], [float(x.std(ddof=1)) / math.sqrt(len(x)) for x in logs]
+    line = fit([[1.0] * len(rows), [math.log(row["key"][size]) for row in rows]], means, off)
+    return float(line.coefficients[1]), float(line.errors[1])
 
 
 def fit_variances(columns: list[list[float]], draws: list[list[float]], scale: float) -> Fit:

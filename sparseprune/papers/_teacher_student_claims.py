@@ -24,8 +24,7 @@ from ._teacher_student_students import (
 
 def errors(rows: list[Row], M: int, sigma: float, of: str = RAW) -> dict[tuple[str, int], Row]:
     """Return the rows of errors of a setting by (method, k), of students as trained or with normalised rows."""
-    mine = [row for row in curve(rows, "errors") if row["key"]["rows"] == of]
-    mine = [row for row in mine if row["key"]["M"] == M and row["key"]["sigma"] == sigma]
+    mine = curve(rows, "errors", rows=of, M=M, sigma=sigma)
     return {(row["key"]["method"], row["key"]["k"]): row for row in mine}
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from ..theory.teacher_student.order_parameters import OrderParameters, generalis
 from ..theory.teacher_student.simulate import simulate
 from . import _teacher_student_pictures as pictures
 from ._report import Claim, Experiment, Progress, collect
-from ._statistics import equal, fit
+from ._statistics import equal, log_slope
 
 _M, _K, _V_STAR, _ETA, _SIGMA = 2, 4, 1.0, 0.5, 0.1
 _TIMES = (0.5, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0)
@@ -68,12 +67,8 @@ def rows(
 
 def claims(rows: list[Row]) -> list[Claim]:
     """Judge "online SGD tends to the ODEs": by the slope of the logarithm of their distance."""
-    logs = [torch.tensor(row["gaps"], dtype=torch.float64).log() for row in rows]
-    sizes = [math.log(row["key"]["N"]) for row in rows]
-    off = [float(x.std()) / math.sqrt(len(x)) for x in logs]
-    line = fit([[1.0] * len(rows), sizes], [float(x.mean()) for x in logs], off)
     text = "online SGD follows the ODEs: Q, R and v differ by 1/sqrt N"
-    return [equal(text, float(line.coefficients[1]), float(line.errors[1]), -0.5, rival=0.0)]
+    return [equal(text, *log_slope(rows, "N", "gaps"), -0.5, rival=0.0)]
 
 
 EXPERIMENT = Experiment("dynamics", "Online SGD beside its ODEs", rows, pictures.dynamics, claims)

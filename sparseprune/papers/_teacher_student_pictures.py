@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..files import write_whole
 from ..results import Row
+from ._report import curve
 from ._teacher_student_claims import errors
 from ._teacher_student_printed import NOISE
 from ._teacher_student_students import (
@@ -72,7 +73,7 @@ def fig2(rows: list[Row], path: Path) -> None:
     _draw(upper[1], rows, 2, (IMPORTANCE_EDGE, IMPORTANCE_NODE), "B: importance")
     _draw(upper[2], rows, 2, (DPP_NODE, RANDOM_NODE, IMPORTANCE_NODE), "C: nodes")
     _draw(upper[3], rows, 5, (DPP_NODE, RANDOM_EDGE), "D: M=5, K=20")
-    (kernels,) = (row for row in rows if row["key"]["curve"] == "kernels")
+    (kernels,) = curve(rows, "kernels")
     titles = ("E: kernel of the fields", "F: Q", "F: R", "G: chance that a 2-DPP keeps both")
     for axes, matrix, title in zip(lower, kernels["matrices"], titles, strict=True):
         figure.colorbar(axes.imshow(matrix, aspect="auto"), ax=axes, shrink=0.7)

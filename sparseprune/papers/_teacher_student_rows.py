@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from ..results import Row, identity
-from ._report import Claim, Experiment, Progress, collect
+from ._report import Claim, Experiment, Progress, collect, curve
 from ._teacher_student_printed import NOISE, printed
 from ._teacher_student_students import DRAWN, UNPRUNED, Setting, Students, in_theory
 
@@ -78,7 +78,7 @@ def experiment(
 
 def _like(rows: list[Row]) -> list[Row]:
     """Return the rows of the first one's curve: those of one table."""
-    return [row for row in rows if row["key"]["curve"] == rows[0]["key"]["curve"]]
+    return curve(rows, rows[0]["key"]["curve"])
 
 
 def pruned(

@@ -107,10 +107,9 @@ def _of_theorem_2(rows: list[Row]) -> list[Claim]:
 
 
 def _of_equation_18(rows: list[Row]) -> list[Claim]:
-    (row,) = rows
     left = "(18): l - 1 + (1 - l/Z)^2 ="
     forms = (("corrected", f"{left} l (1 + l/Z^2 - 2/Z)"), ("printed", f"{left} l (1 + 1/Z^2 - 2/Z), as printed"))
-    return [Claim(text, row[name] < ROUNDING, f"off by at most {row[name]:.2g}") for name, text in forms]
+    return [_exact(text, rows, name) for name, text in forms]
 
 
 def _of_lemma_3(rows: list[Row]) -> list[Claim]:

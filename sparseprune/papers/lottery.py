@@ -21,9 +21,9 @@ from ..theory.lottery import errors as theory
 from ..theory.lottery import products, universal, weights
 from . import _lottery_pictures as pictures
 from . import lottery_neurons
-from ._lottery_rows import experiment, log_slope, success
+from ._lottery_rows import experiment, success
 from ._report import Claim, curve
-from ._statistics import agree, below, equal
+from ._statistics import agree, below, equal, log_slope
 
 Key = dict[str, Any]
 DELTA = 0.05

@@ -17,9 +17,9 @@ from torch import Tensor
 from ..results import Row
 from ..theory.lottery import errors, neurons, universal, weights
 from . import _lottery_pictures as pictures
-from ._lottery_rows import experiment, log_slope
+from ._lottery_rows import experiment
 from ._report import Claim, curve
-from ._statistics import above, below, equal
+from ._statistics import above, below, equal, log_slope
 
 Key = dict[str, Any]
 TOLERANCE = 0.1

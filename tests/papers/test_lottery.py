@@ -4,7 +4,7 @@ import copy
 
 import pytest
 
-from sparseprune.papers import PAPERS, _lottery_rows, lottery, lottery_neurons
+from sparseprune.papers import PAPERS, _lottery_rows, _statistics, lottery, lottery_neurons
 
 EXPERIMENTS = PAPERS["002"]
 
@@ -65,5 +65,5 @@ def test_success_is_judged_by_its_interval():
 
 def test_slopes_of_logs():
     rows = [{"key": {"k": k}, "errors": [a / k for a in (1.0, 2.0, 3.0)]} for k in (10, 100, 1000)]
-    slope, error = _lottery_rows.log_slope(rows, "k")
+    slope, error = _statistics.log_slope(rows, "k")
     assert slope == pytest.approx(-1) and 0 < error < 0.2

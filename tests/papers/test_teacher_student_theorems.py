@@ -45,6 +45,11 @@ def test_rows_are_not_computed_again_and_the_picture_is_drawn(rows, folder, monk
     assert {"found", "closed form"} <= set(experiment.shown(rows)[0])
 
 
+def assert_turned(text, rows, changed):
+    [before], [after] = ([v for t, v in verdicts(some).items() if t.startswith(text)] for some in (rows, changed))
+    assert before is True and after is False
+
+
 @pytest.mark.parametrize(
     ("curve", "field", "text"),
     [
@@ -70,8 +75,7 @@ def test_a_verdict_turns_with_its_rows(rows, curve, field, text):
     for row in changed:
         if row["key"]["curve"] == curve:
             row[field] = [0.5 * value - 0.1 for value in row[field]]
-    [before], [after] = ([v for t, v in verdicts(some).items() if t.startswith(text)] for some in (rows, changed))
-    assert before is True and after is False
+    assert_turned(text, rows, changed)
 
 
 @pytest.mark.parametrize(
@@ -87,8 +91,7 @@ def test_an_exact_verdict_turns_with_its_rows(rows, curve, field, text):
     for row in changed:
         if row["key"]["curve"] == curve:
             row[field] = dict.fromkeys(row[field], 1e-3) if isinstance(row[field], dict) else 1e-3
-    [before], [after] = ([v for t, v in verdicts(some).items() if t.startswith(text)] for some in (rows, changed))
-    assert before is True and after is False
+    assert_turned(text, rows, changed)
 
 
 def test_remark_4_turns_where_masks_do_not_concentrate(rows):
