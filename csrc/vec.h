@@ -134,6 +134,10 @@ struct Vec {
 #endif
   }
   INLINE Vec operator+(Vec b) const { return {v + b.v}; }
+  INLINE Vec operator*(Vec b) const { return {v * b.v}; }
+
+  // Lanes 0, 2, ... of a, then of b.
+  static INLINE Vec evens(Vec a, Vec b) { return evens(a, b, Lanes()); }
 
   // Lane i = the sum of the lanes of x[i], i < LANES: neighbours are added while they are interleaved.
   static INLINE Vec sums(const Vec* x) {
@@ -156,6 +160,8 @@ struct Vec {
   }
 
  private:
+  using Lanes = std::make_integer_sequence<int, LANES>;
+
   static INLINE Vec widened(Halves h) {  // gcc's own conversion goes by halves of a register
 #if ISA_BYTES == 64
     const Words w = (Words)_mm512_maskz_cvtepu16_epi32(0xFFFF, (__m256i)h);  // without a mask gcc 12 warns
@@ -189,8 +195,12 @@ struct Vec {
     }
   }
 
+  template <int... I>
+  static INLINE Vec evens(Vec a, Vec b, std::integer_sequence<int, I...>) {
+    return {__builtin_shufflevector(a.v, b.v, (2 * I)...)};
+  }
+
   // Of each pair of lanes that are `distance` apart the lower (or upper) one, a's to the lower place and b's to the upper.
-  using Lanes = std::make_integer_sequence<int, LANES>;
   template <int distance>
   static INLINE Vec lower(Vec a, Vec b) {
     return lower<distance>(a, b, Lanes());

@@ -33,6 +33,15 @@ def test_spconv(benchmark, case, density):
 
 @CASES
 @GRID
+def test_spconv_nchw(benchmark, case, density):
+    benchmark.group = f"spconv: {case}"
+    operands = conv(case, density)
+    x = operands.x.permute(3, 0, 1, 2).contiguous()
+    benchmark(lambda: ops.spconv_nchw(operands.pattern, operands.values, x, geometry(case)))
+
+
+@CASES
+@GRID
 def test_spconv_backward(benchmark, case, density):
     benchmark.group = f"spconv_backward: {case}"
     pattern, values, _, x, grad = conv(case, density)

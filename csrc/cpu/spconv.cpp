@@ -6,7 +6,7 @@
 #include <tuple>
 #include <vector>
 
-#include "cpu/conv_entries.h"
+#include "cpu/conv_arguments.h"
 #include "lines.h"
 #include "products.h"
 
@@ -100,30 +100,6 @@ struct Job {
   }
 };
 
-// An image [channels, height, width, batch]; a size of -1: any.
-Tensor image(const char* op, const char* name, const Tensor& t, ScalarType type, int64_t channels, int64_t height,
-             int64_t width, int64_t batch) {
-  STD_TORCH_CHECK(t.dim() == 4 && t.scalar_type() == type, op, ": ", name, " must be [C, H, W, B] of the others' dtype");
-  const int64_t wanted[] = {channels, height, width, batch};
-  for (int64_t i = 0; i < 4; ++i) {
-    STD_TORCH_CHECK(wanted[i] < 0 || t.size(i) == wanted[i], op, ": ", name, " must have ", wanted[i], " along dimension ",
-                    i, ", got ", t.size(i));
-  }
-  return torch::stable::contiguous(t);
-}
-
-ByOutput by_output(const char* op, const Tensor& offsets, const Tensor& columns, const Tensor& x, const Geometry& g) {
-  const Pattern p = pattern(op, offsets, columns, std::nullopt);
-  STD_TORCH_CHECK(p.rows % g.groups == 0 && x.size(0) % g.groups == 0, op, ": channels must be a multiple of groups");
-  return {p.offsets, p.indices, p.rows, g.groups, x.size(0)};
-}
-
-ByInput by_input(const char* op, const Tensor& offsets, const Tensor& rows, const Tensor& order, const Geometry& g) {
-  const Pattern p = pattern(op, offsets, rows, order);
-  STD_TORCH_CHECK(p.rows % g.taps() == 0, op, ": column_offsets must have C KH KW + 1 elements, got ", p.rows + 1);
-  return {p.offsets, p.indices, p.order, p.rows / g.taps()};
-}
-
 // Half-precision sums must not be stored between panels.
 Load load(int64_t own_channels, const Tensor& other, int64_t entries) {
   return {own_channels, other.size(0), entries, static_cast<int64_t>(other.element_size()),
@@ -141,9 +117,9 @@ Tensor spconv_cpu(Tensor values, Tensor row_offsets, Tensor columns, Tensor x, s
   const char* op = "spconv";
   const Geometry g(geometry);
   const ScalarType type = values.scalar_type();
-  x = image(op, "x", x, type, -1, -1, -1, -1);
+  x = images(op, "x", x, type, {-1, -1, -1, -1});
   values = vector(op, "values", values, type, columns.numel());
-  const ByOutput pattern = by_output(op, row_offsets, columns, x, g);
+  const ByOutput pattern = by_output(op, row_offsets, columns, x.size(0), g);
   if (bias) bias = vector(op, "bias", *bias, type, pattern.outputs);
   const int64_t height = g.output(0, x.size(1)), width = g.output(1, x.size(2)), batch = x.size(3);
   Tensor y = torch::stable::new_empty(x, {pattern.outputs, height, width, batch});
@@ -160,10 +136,10 @@ Tensor spconv_dw_cpu(Tensor row_offsets, Tensor columns, Tensor x, Tensor grad, 
   const char* op = "spconv_dw";
   const Geometry g(geometry);
   const ScalarType type = x.scalar_type();
-  x = image(op, "x", x, type, -1, -1, -1, -1);
-  const ByOutput pattern = by_output(op, row_offsets, columns, x, g);
+  x = images(op, "x", x, type, {-1, -1, -1, -1});
+  const ByOutput pattern = by_output(op, row_offsets, columns, x.size(0), g);
   const int64_t height = g.output(0, x.size(1)), width = g.output(1, x.size(2)), batch = x.size(3);
-  grad = image(op, "grad", grad, type, pattern.outputs, height, width, batch);
+  grad = images(op, "grad", grad, type, {pattern.outputs, height, width, batch});
   Tensor dvalues = torch::stable::new_empty(x, {columns.numel()});
   const ConvPlan plan = forward_plan(g, x, pattern.outputs, columns.numel());
   const ConvEntries entries(pattern, plan);
@@ -179,7 +155,7 @@ std::tuple<Tensor, Tensor> backward(const char* op, Tensor values, const ByInput
                                     Tensor grad, int64_t height, int64_t width, const Geometry& g) {
   const ScalarType type = values.scalar_type();
   values = vector(op, "values", values, type, kept);
-  grad = image(op, "grad", grad, type, -1, g.output(0, height), g.output(1, width), -1);
+  grad = images(op, "grad", grad, type, {-1, g.output(0, height), g.output(1, width), -1});
   const int64_t batch = grad.size(3);
   Tensor dx = torch::stable::new_empty(grad, {pattern.inputs, height, width, batch});
   Tensor dvalues = torch::stable::new_empty(values, {x == nullptr ? 0 : kept});
@@ -209,7 +185,7 @@ std::tuple<Tensor, Tensor> spconv_backward_cpu(Tensor values, Tensor column_offs
   const Geometry g(geometry);
   const ByInput pattern = by_input(op, column_offsets, rows, order, g);
   STD_TORCH_CHECK(grad.dim() == 4, op, ": grad must be [O, OH, OW, B]");
-  x = image(op, "x", x, values.scalar_type(), pattern.inputs, -1, -1, grad.size(3));
+  x = images(op, "x", x, values.scalar_type(), {pattern.inputs, -1, -1, grad.size(3)});
   return backward(op, values, pattern, rows.numel(), &x, grad, x.size(1), x.size(2), g);
 }
 

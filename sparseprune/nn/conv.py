@@ -10,15 +10,19 @@ from torch import Tensor, nn
 from .. import ops
 from ._sparse import Sparse
 
+# Measured: a batch that leaves lanes empty; kept weights a channel, for each pixel of a row, that pay for transposing.
+_FEW, _MANY = 8, 1.75
+
 
 class SparseConv2d(Sparse, nn.Conv2d):
     """Apply y = x ⋆ (w*m) + b, an nn.Conv2d in one of two layouts.
 
     masked: the mask m is in the graph at every forward. The effective weight is exactly 0 where pruned, whatever writes
     into `weight`; the stored weight stays 0 there too under every elementwise optimizer, because its gradient is 0.
-    csr: the parameter is the vector of kept weights; gradients and optimizer state exist for those alone. Its output
-    has the usual shape with batch-last strides, in which the next csr layer reads it without a copy: elementwise
-    operations and flatten keep them, and so do `sparseprune.nn`'s batch norm and pooling, which `sparsify` swaps in.
+    csr: the parameter is the vector of kept weights; gradients and optimizer state exist for those alone. Contiguous
+    images with long rows, or few of them, are computed where they lie. Otherwise the output has the usual shape with
+    batch-last strides, in which the next csr layer reads it without a copy: elementwise operations and flatten keep
+    them, and so do `sparseprune.nn`'s batch norm and pooling, which `sparsify` swaps in.
     Usually made by `sparsify` or `SparseConv2d.from_dense`; constructed directly, the layout is masked, nothing is
     pruned and a checkpoint brings the pattern.
 
@@ -37,7 +41,7 @@ class SparseConv2d(Sparse, nn.Conv2d):
 
     Cost:
         masked: that of nn.Conv2d and one pass over the weight. csr: 2 nnz flops an output pixel, and a transposition
-        where the input is not batch-last; a padding_mode other than zeros copies the input.
+        of small contiguous images; a padding_mode other than zeros copies the input.
     """
 
     dense_type: ClassVar[type[nn.Module]] = nn.Conv2d
@@ -88,16 +92,33 @@ class SparseConv2d(Sparse, nn.Conv2d):
         if input.ndim not in (3, 4):
             shape = list(input.shape)
             raise ValueError(f"SparseConv2d: input must have shape [B, C, H, W] or [C, H, W], got {shape}")
-        images = ops.batch_last(input if input.ndim == 4 else input[None]).permute(1, 2, 3, 0)
+        images = input if input.ndim == 4 else input[None]
+        by_rows = self._by_rows(images)
+        height = 2 if by_rows else 1  # its dimension
+        if not by_rows:
+            images = ops.batch_last(images).permute(1, 2, 3, 0)
         left, right, top, bottom = self._reversed_padding_repeated_twice
         if self.padding_mode != "zeros":
-            images = _extend(images, 1, top, bottom, self.padding_mode)
-            images = _extend(images, 2, left, right, self.padding_mode)
+            images = _extend(images, height, top, bottom, self.padding_mode)
+            images = _extend(images, height + 1, left, right, self.padding_mode)
             left = right = top = bottom = 0
         padding = (top, bottom, left, right)
         geometry = ops.Geometry.of([*self.kernel_size, *self.stride, *padding, *self.dilation, self.groups])
-        output = ops.spconv(self.pattern, self.kept_values(), images, geometry, self.bias).permute(3, 0, 1, 2)
+        product = ops.spconv_nchw if by_rows else ops.spconv
+        output = product(self.pattern, self.kept_values(), images, geometry, self.bias)
+        output = output if by_rows else output.permute(3, 0, 1, 2)
         return output if input.ndim == 4 else output[0]
+
+    def _by_rows(self, images: Tensor) -> bool:
+        """Whether to compute contiguous images where they lie, along their rows, instead of along the batch."""
+        if torch.compiler.is_exporting():  # for any size
+            return False
+        if not images.is_contiguous() or images.device.type != "cpu":
+            return False
+        left, right = self._reversed_padding_repeated_twice[:2]
+        room = images.shape[3] + left + right - self.dilation[1] * (self.kernel_size[1] - 1) - 1
+        width, channels = room // self.stride[1] + 1, self.in_channels + self.out_channels
+        return len(images) < _FEW or len(self.values) < _MANY * channels * width
 
 
 def _extend(images: Tensor, dim: int, before: int, after: int, mode: str) -> Tensor:

@@ -5,7 +5,7 @@ from ._library import backends
 from .batch_last import batch_first, batch_last, transposes
 from .histogram import OutOfReach, bernoulli, draws_for_nnz
 from .pattern import Pattern
-from .products import block_spmm, masked_conv2d, masked_linear, sddmm, spconv, spmm, spmm_t
+from .products import block_spmm, masked_conv2d, masked_linear, sddmm, spconv, spconv_nchw, spmm, spmm_t
 from .reference import Geometry
 from .sketch import sketch_multinomial, sketch_poisson, sketch_systematic
 from .top_k import race, top_k
@@ -40,6 +40,7 @@ __all__ = [
     "sketch_poisson",
     "sketch_systematic",
     "spconv",
+    "spconv_nchw",
     "spmm",
     "spmm_t",
     "top_k",

@@ -81,6 +81,18 @@ def spconv_backward(values, column_offsets, rows, order, x, grad, geometry) -> t
     return x.new_empty(x.shape), values.new_empty(values.shape)
 
 
+def spconv_nchw(values, row_offsets, columns, x, bias, geometry) -> Tensor:
+    rows, width = Geometry.of(geometry).output_size(x.shape[2], x.shape[3])
+    return x.new_empty(x.shape[0], len(row_offsets) - 1, rows, width)
+
+
+def spconv_nchw_dx(values, column_offsets, rows, order, grad, size, geometry) -> Tensor:
+    return grad.new_empty(grad.shape[0], (len(column_offsets) - 1) // (geometry[0] * geometry[1]), *size)
+
+
+spconv_nchw_dw, spconv_nchw_backward = spconv_dw, spconv_backward
+
+
 def masked_linear(x, weight, mask, bias) -> Tensor:
     return x.new_empty(x.shape[0], len(weight))
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .batch_last import contiguous
+from .batch_last import contiguous, turned
 
 _RAW = torch.ops.sparseprune
 _GEOMETRY = 11  # of a convolution's static numbers; the size of its input follows
@@ -83,6 +83,23 @@ FORMS = {
         ),
         batch=-1,
         channel=0,
+    ),
+    # The same on images [B, C, H, W].
+    "spconv_nchw": Form(
+        products=(
+            lambda b, c, bias, at, static: _RAW.spconv_nchw_dw(at[0], at[1], turned(b), turned(c), static[:_GEOMETRY]),
+            lambda a, c, bias, at, static: _RAW.spconv_nchw_dx(
+                a.contiguous(), *at[2:], turned(c), static[_GEOMETRY:], static[:_GEOMETRY]
+            ),
+            lambda a, b, bias, at, static: _RAW.spconv_nchw(
+                a.contiguous(), at[0], at[1], turned(b), bias, static[:_GEOMETRY]
+            ),
+        ),
+        both=lambda a, b, c, at, static: _RAW.spconv_nchw_backward(
+            a.contiguous(), *at[2:], turned(b), turned(c), static[:_GEOMETRY]
+        ),
+        batch=0,
+        channel=1,
     ),
     "masked_linear": Form(
         products=(

@@ -41,6 +41,11 @@ SCHEMAS = {
     "spconv_dx": f"(Tensor values, {_BY_INPUT}, Tensor grad, int[] size, int[] geometry) -> Tensor",
     "spconv_dw": "(Tensor row_offsets, Tensor columns, Tensor x, Tensor grad, int[] geometry) -> Tensor",
     "spconv_backward": f"(Tensor values, {_BY_INPUT}, Tensor x, Tensor grad, int[] geometry) -> (Tensor, Tensor)",
+    "spconv_nchw": "(Tensor values, Tensor row_offsets, Tensor columns, Tensor x, Tensor? bias, int[] geometry) "
+    "-> Tensor",
+    "spconv_nchw_dx": f"(Tensor values, {_BY_INPUT}, Tensor grad, int[] size, int[] geometry) -> Tensor",
+    "spconv_nchw_dw": "(Tensor row_offsets, Tensor columns, Tensor x, Tensor grad, int[] geometry) -> Tensor",
+    "spconv_nchw_backward": f"(Tensor values, {_BY_INPUT}, Tensor x, Tensor grad, int[] geometry) -> (Tensor, Tensor)",
     "masked_linear": "(Tensor x, Tensor weight, Tensor mask, Tensor? bias) -> Tensor",
     "masked_linear_dx": "(Tensor grad, Tensor weight, Tensor mask) -> Tensor",
     "masked_linear_dw": "(Tensor grad, Tensor x, Tensor mask) -> Tensor",
@@ -56,8 +61,12 @@ SCHEMAS = {
     "int seed, int stream) -> (Tensor, Tensor)",
     "block_sddmm": f"({_PATTERN}, Tensor left, Tensor right, int size) -> Tensor",
 }
-# Without a kernel of Triton's: on a GPU dense products are as fast, and steps of one sample too small.
-_CPU_ONLY = {"flow_forward", "flow_backward", "online_sgd"}
+# Without a kernel of Triton's: on a GPU dense products are as fast, steps of one sample too small, and batch-last images
+# as good as others.
+_CPU_ONLY = {
+    "flow_forward", "flow_backward", "online_sgd",
+    "spconv_nchw", "spconv_nchw_dx", "spconv_nchw_dw", "spconv_nchw_backward",
+}  # fmt: skip
 
 _LIBRARY = torch.library.Library("sparseprune", "DEF")
 

@@ -95,16 +95,19 @@ class _ContiguousJvp(_Contiguous):
         return tangent.contiguous()
 
 
-def _turned(x: Tensor) -> Tensor:
+def turned(x: Tensor) -> Tensor:
+    """Return `x` `[B, ...]` contiguous, by the fast transpose where its memory has the batch last."""
+    if x.is_contiguous():
+        return x
     _note_one()
     rows = x.movedim(0, -1)
-    return _transpose(rows.flatten(0, -2)).view(x.shape)
+    return _transpose(rows.flatten(0, -2)).view(x.shape) if rows.is_contiguous() else x.contiguous()
 
 
 class _Turned(_Contiguous):
     @staticmethod
     def forward(x: Tensor) -> Tensor:
-        return _turned(x)
+        return turned(x)
 
 
 class _TurnedJvp(_Turned):

@@ -98,6 +98,22 @@ def spconv(pattern: Pattern, values: Tensor, x: Tensor, geometry: Geometry, bias
     return _run("spconv", 2, pattern, static, values, x, bias)
 
 
+def spconv_nchw(pattern: Pattern, values: Tensor, x: Tensor, geometry: Geometry, bias: Tensor | None = None) -> Tensor:
+    """Return W ⋆ x + bias of images `[B, C, H, W]`: `[B, O, OH, OW]`; otherwise like `spconv`.
+
+    Nothing is transposed: neighbouring pixels of a row are computed together instead of examples of the batch. Faster
+    where rows are long or images are few.
+    """
+    _check("spconv_nchw", pattern, {"values": values, "x": x, "bias": bias})
+    _shape("spconv_nchw", "values", values, [len(pattern.columns)])
+    _geometry("spconv_nchw", geometry, len(pattern.row_offsets) - 1)
+    taps = geometry.kernel[0] * geometry.kernel[1]
+    _shape("spconv_nchw", "x", x, [None, (len(pattern.column_offsets) - 1) // taps, None, None])
+    _shape("spconv_nchw", "bias", bias, [len(pattern.row_offsets) - 1])
+    static = _static("spconv_nchw", geometry, x.shape[2], x.shape[3])
+    return _run("spconv_nchw", 2, pattern, static, values, x, bias)
+
+
 def masked_linear(x: Tensor, weight: Tensor, mask: Tensor, bias: Tensor | None = None) -> Tensor:
     """Return x where(mask, weight, 0)^T + bias; the mask is applied where the weight is read.
 

@@ -91,10 +91,10 @@ def masks_for(model: nn.Module, density: float = 0.5) -> dict[str, torch.Tensor]
 def test_a_chain_of_layers_transposes_its_input_and_nothing_else():
     model = chain()
     sparsify(model, masks_for(model), layout="csr")
-    x = torch.randn(5, 2, 8, 8)
+    x = torch.randn(9, 2, 8, 8)
     before = ops.transposes()
     y = model(x)
-    assert ops.transposes() - before == 1 and y.stride() == (1, 5)
+    assert ops.transposes() - before == 1 and y.stride() == (1, 9)
     y.square().sum().backward()
     assert ops.transposes() - before == 1, "gradients come back batch-last"
     before = ops.transposes()
@@ -102,15 +102,30 @@ def test_a_chain_of_layers_transposes_its_input_and_nothing_else():
     assert ops.transposes() == before
 
 
-def test_resnet20_transposes_once_forward_and_not_backward():
+@pytest.mark.parametrize(("batch", "side"), [(3, 16), (12, 8)])
+def test_resnet20_transposes_once_forward_and_not_backward(batch, side):
+    """Few images lie batch first up to the last layer, many small ones batch last from the first on."""
     model = models.build("resnet20", seed=0)
     sparsify(model, masks_for(model, 0.05), layout="csr")
-    x, target = torch.randn(3, 3, 16, 16), torch.tensor([1, 2, 3])
+    x, target = torch.randn(batch, 3, side, side), torch.arange(batch) % 10
     before = ops.transposes()
     loss = torch.nn.functional.cross_entropy(model(x), target)
     assert ops.transposes() - before == 1
     loss.backward()
     assert ops.transposes() - before <= 2, "the loss's own gradient is batch-first"
+
+
+@pytest.mark.parametrize(("batch", "width", "by_rows"), [(7, 5, True), (8, 7, True), (8, 6, False)])
+def test_convolutions_compute_long_rows_and_few_images_where_they_lie(batch, width, by_rows):
+    model = sparsify(nn.Sequential(nn.Conv2d(2, 3, 3, padding=1)), {"0.weight": torch.ones(3, 2, 3, 3)}, layout="csr")
+    x = torch.randn(batch, 2, 4, width, requires_grad=True)
+    before = ops.transposes()
+    y = model(x)
+    torch.autograd.grad(y, x, torch.ones_like(y))
+    assert y.is_contiguous() == by_rows and ops.transposes() - before == (not by_rows)
+    last = model(x.detach().permute(1, 2, 3, 0).contiguous().permute(3, 0, 1, 2))
+    assert is_batch_last(last)
+    torch.testing.assert_close(y.detach(), last)
 
 
 def test_sparsify_swaps_the_classes_only_around_csr_convolutions_and_back():

@@ -213,7 +213,7 @@ def test_inputs_of_a_wrong_dtype_or_shape_raise_as_torch_does():
     for module, x, message in (
         (layer, torch.zeros(2, 4).double(), "dense must have the dtype of values, torch.float32, got torch.float64"),
         (layer, torch.zeros(2, 5), r"dense must have shape \[4, any\], got \[5, 2\]"),
-        (conv, torch.zeros(2, 3, 5, 5), r"x must have shape \[2, any, any, any\]"),
+        (conv, torch.zeros(2, 3, 5, 5), r"x must have shape \[any, 2, any, any\]"),
         (conv, torch.zeros(2, 2, 2, 2), "at least as large as the kernel"),
         (conv, torch.zeros(2, 5), r"input must have shape \[B, C, H, W\] or \[C, H, W\], got \[2, 5\]"),
         (reflecting, torch.zeros(2, 2, 4, 4), "reflect padding must be at most 3 here, got 4"),

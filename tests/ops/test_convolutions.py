@@ -23,6 +23,30 @@ pytestmark = pytest.mark.skipif(
 )
 
 
+class Nchw:
+    """The operations on images [B, C, H, W], as if they were those on [C, H, W, B]."""
+
+    spconv = staticmethod(lambda *a: _last(OPS.spconv_nchw(*a[:3], _first(a[3]), *a[4:])))
+    spconv_dx = staticmethod(lambda *a: _last(OPS.spconv_nchw_dx(*a[:4], _first(a[4]), *a[5:])))
+    spconv_dw = staticmethod(lambda *a: OPS.spconv_nchw_dw(*a[:2], _first(a[2]), _first(a[3]), *a[4:]))
+
+    @staticmethod
+    def spconv_backward(*a):
+        dx, dw = OPS.spconv_nchw_backward(*a[:4], _first(a[4]), _first(a[5]), *a[6:])
+        return _last(dx), dw
+
+
+def _first(x: Tensor) -> Tensor:
+    return x.permute(3, 0, 1, 2)
+
+
+def _last(x: Tensor) -> Tensor:
+    return x.permute(1, 2, 3, 0)
+
+
+MEMORY = pytest.mark.parametrize("memory", [OPS, Nchw], ids=["chwn", "nchw"])
+
+
 class Case(NamedTuple):
     """A convolution: its pattern in both orders, and all tensors."""
 
@@ -111,13 +135,15 @@ def close(case: Case, dtype: torch.dtype, results: list[Tensor]) -> None:
         assert ((y - wanted).abs() <= bound).all()
 
 
+@MEMORY
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
-def test_definition(rng: torch.Generator, dtype: torch.dtype) -> None:
+def test_definition(rng: torch.Generator, dtype: torch.dtype, memory) -> None:
     for _ in range(20):
         drawn = random_case(rng)
-        close(drawn, dtype, drawn.to(dtype).results(OPS))
+        close(drawn, dtype, drawn.to(dtype).results(memory))
 
 
+@MEMORY
 @pytest.mark.parametrize(
     ("kernel", "stride", "padding", "channels", "outputs", "size", "batch"),
     [
@@ -132,39 +158,43 @@ def test_definition(rng: torch.Generator, dtype: torch.dtype) -> None:
     ],
 )
 def test_layers_of_nets(
-    rng: torch.Generator, kernel: int, stride: int, padding: int, channels: int, outputs: int, size: int, batch: int
-) -> None:
+    rng: torch.Generator, kernel: int, stride: int, padding: int, channels: int, outputs: int, size: int, batch: int,
+    memory,
+) -> None:  # fmt: skip
     geometry = Geometry((kernel, kernel), (stride, stride), (padding,) * 4, (1, 1), 1)
     drawn = case(rng, geometry, (size, size), channels, outputs, batch, 0.1)
     for dtype in (torch.float32, torch.bfloat16):
-        close(drawn, dtype, drawn.to(dtype).results(OPS))
+        close(drawn, dtype, drawn.to(dtype).results(memory))
 
 
-def test_threads(rng: torch.Generator, threads: None) -> None:
+@MEMORY
+def test_threads(rng: torch.Generator, threads: None, memory) -> None:
     geometry = Geometry((3, 3), (1, 1), (1, 1, 1, 1), (1, 1), 1)
     for size, batch in ((32, 64), (4, 64), (7, 33)):
         drawn = case(rng, geometry, (size, size), 48, 33, batch, 0.3).to(torch.float32)
         torch.set_num_threads(1)
-        alone = drawn.results(OPS)
+        alone = drawn.results(memory)
         for count in (2, 3, 4):
             torch.set_num_threads(count)
-            assert all(same_bytes(a, b) for a, b in zip(alone, drawn.results(OPS), strict=True))
+            assert all(same_bytes(a, b) for a, b in zip(alone, drawn.results(memory), strict=True))
 
 
-def test_empty_images(rng: torch.Generator) -> None:
+@MEMORY
+def test_empty_images(rng: torch.Generator, memory) -> None:
     valid = Geometry((2, 3), (1, 2), (0, 0, 0, 0), (1, 1), 2)
     for size in ((1, 5), (4, 1)):  # one row or column less than the kernel
         drawn = case(rng, valid, size, 3, 2, 5, 0.5).to(torch.float32)
-        y, dx, dw, both_dx, both_dw = drawn.results(OPS)
+        y, dx, dw, both_dx, both_dw = drawn.results(memory)
         assert y.shape == drawn.grad.shape and y.numel() == 0
         assert all(not t.any() for t in (dx, dw, both_dx, both_dw))
         assert dx.shape == both_dx.shape == drawn.x.shape and dw.shape == both_dw.shape == drawn.values.shape
     no_channels = case(rng, valid, (4, 5), 0, 2, 5, 0.5).to(torch.float32)
-    y = OPS.spconv(no_channels.values, *no_channels.by_output, no_channels.x, no_channels.bias, no_channels.geometry)
+    y = memory.spconv(no_channels.values, *no_channels.by_output, no_channels.x, no_channels.bias, no_channels.geometry)
     assert torch.equal(y, no_channels.bias[:, None, None, None].expand_as(y))
 
 
-def test_wrong_arguments_raise(rng: torch.Generator) -> None:
+@MEMORY
+def test_wrong_arguments_raise(rng: torch.Generator, memory) -> None:
     geometry = Geometry((3, 3), (1, 1), (1, 1, 1, 1), (1, 1), 1)
     drawn = case(rng, geometry, (5, 5), 3, 4, 6, 0.5).to(torch.float32)
     values, x, bias, numbers = drawn.values, drawn.x, drawn.bias, drawn.geometry
@@ -179,21 +209,22 @@ def test_wrong_arguments_raise(rng: torch.Generator) -> None:
         (values, *drawn.by_output, x, None, [*numbers[:10], 2]),
         (values.half(), *drawn.by_output, x.half(), None, numbers),
     ):
-        with pytest.raises(RuntimeError, match=r"spconv|kernel|geometry"):
-            OPS.spconv(*wrong)
+        with pytest.raises(RuntimeError, match=r"spconv|kernel|geometry|permute"):
+            memory.spconv(*wrong)
     with pytest.raises(RuntimeError, match=r"spconv|kernel|geometry"):
-        OPS.spconv_dx(values, *drawn.by_input, drawn.grad, [6, 5], numbers)
+        memory.spconv_dx(values, *drawn.by_input, drawn.grad, [6, 5], numbers)
     with pytest.raises(RuntimeError, match=r"spconv|kernel|geometry"):
-        OPS.spconv_dw(*drawn.by_output, x[:, :4].contiguous(), drawn.grad, numbers)
+        memory.spconv_dw(*drawn.by_output, x[:, :4].contiguous(), drawn.grad, numbers)
     with pytest.raises(RuntimeError, match=r"spconv|kernel|geometry"):
-        OPS.spconv_backward(values, *drawn.by_input, x[:2], drawn.grad, numbers)
+        memory.spconv_backward(values, *drawn.by_input, x[:2], drawn.grad, numbers)
 
 
-def test_strided_inputs(rng: torch.Generator) -> None:
+@MEMORY
+def test_strided_inputs(rng: torch.Generator, memory) -> None:
     drawn = random_case(rng).to(torch.float32)
     spread = lambda t: torch.stack([t, t], -1)[..., 0]  # noqa: E731
     strided = drawn._replace(**{name: spread(getattr(drawn, name)) for name in ("values", "x", "bias", "grad")})
-    assert all(same_bytes(a, b) for a, b in zip(drawn.results(OPS), strided.results(OPS), strict=True))
+    assert all(same_bytes(a, b) for a, b in zip(drawn.results(memory), strided.results(memory), strict=True))
 
 
 def test_opcheck(rng: torch.Generator) -> None:
@@ -206,11 +237,13 @@ def test_opcheck(rng: torch.Generator) -> None:
     torch.library.opcheck(OPS.spconv_backward.default, (drawn.values, *drawn.by_input, drawn.x, drawn.grad, numbers))
 
 
+_ON_EVERY_SET = [*(f"test_definition[0-dtype{i}" for i in range(3)), "test_layers_of_nets[0-3-1-1-300-10-8-64"]
+
+
 @pytest.mark.parametrize("isa", ["avx2", "plain"])
 def test_instruction_sets(isa: str) -> None:
     """The set is chosen once a process."""
-    layer = "test_layers_of_nets[0-3-1-1-300-10-8-64]"
-    names = [*(f"test_definition[0-dtype{i}]" for i in range(3)), layer]
+    names = [f"{test}-{memory}]" for memory in ("chwn", "nchw") for test in _ON_EVERY_SET]
     run = subprocess.run(
         [sys.executable, "-m", "pytest", *(f"{__file__}::{name}" for name in names)],
         env={**os.environ, "SPARSEPRUNE_ISA": isa}, capture_output=True, text=True, check=False,

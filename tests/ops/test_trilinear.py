@@ -58,6 +58,12 @@ def convolution() -> tuple[Callable[..., Tensor], tuple[Tensor, ...]]:
     return lambda v, x, b: ops.spconv(pattern, v, x, GEOMETRY, b), inputs
 
 
+def convolution_nchw() -> tuple[Callable[..., Tensor], tuple[Tensor, ...]]:
+    pattern = Pattern.from_mask(mask_of(4, 2, 3, 2), groups=2)
+    inputs = (seeded(len(pattern.columns)), seeded(2, 4, 5, 4), seeded(4))
+    return lambda v, x, b: ops.spconv_nchw(pattern, v, x, GEOMETRY, b), inputs
+
+
 def masked_linear() -> tuple[Callable[..., Tensor], tuple[Tensor, ...]]:
     mask = mask_of(4, 5)
     return lambda w, x, b: ops.masked_linear(x, w, mask, b), (seeded(4, 5), seeded(3, 5), seeded(4))
@@ -69,7 +75,7 @@ def masked_convolution() -> tuple[Callable[..., Tensor], tuple[Tensor, ...]]:
     return lambda w, x, b: ops.masked_conv2d(x, w, mask, GEOMETRY, b), inputs
 
 
-CASES = [linear, wide, transposed, sampled, convolution, masked_linear, masked_convolution]
+CASES = [linear, wide, transposed, sampled, convolution, convolution_nchw, masked_linear, masked_convolution]
 each = pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__)
 
 

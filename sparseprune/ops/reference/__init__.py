@@ -10,7 +10,17 @@ fp64 steps are single IEEE operations in the order written. Law and proofs: docs
 # ruff: noqa: F401  (what is imported here is the face of the package)
 from .bernoulli import BINS, bernoulli_tiles, mass_histogram
 from .blocks import block_sddmm, block_spmm
-from .convolution import Geometry, spconv, spconv_backward, spconv_dw, spconv_dx
+from .convolution import (
+    Geometry,
+    spconv,
+    spconv_backward,
+    spconv_dw,
+    spconv_dx,
+    spconv_nchw,
+    spconv_nchw_backward,
+    spconv_nchw_dw,
+    spconv_nchw_dx,
+)
 from .draws import draw_in_tiles, draw_tiles
 from .flow import flow_backward, flow_forward
 from .gram import ntk_gram, spconv_dw_each

@@ -110,3 +110,39 @@ def spconv_backward(
     dw = conv2d_weight(_batch_first(x, g), shape, _batch_first(grad), g.stride, 0, g.dilation, g.groups)
     kept = dw.reshape(-1)[_places(column_offsets, rows, g)].to(x.dtype)
     return dx, torch.empty_like(kept).index_put((order.long(),), kept)
+
+
+def spconv_nchw(
+    values: Tensor, row_offsets: Tensor, columns: Tensor, x: Tensor, bias: Tensor | None, geometry: list[int]
+) -> Tensor:
+    """y = W ⋆ x + bias: `[B, O, OH, OW]` from `[B, C, H, W]`."""
+    return _nchw(spconv(values, row_offsets, columns, _chwn(x), bias, geometry))
+
+
+def spconv_nchw_dx(
+    values: Tensor, column_offsets: Tensor, rows: Tensor, order: Tensor, grad: Tensor, size: list[int],
+    geometry: list[int],
+) -> Tensor:  # fmt: skip
+    """The gradient of spconv_nchw's input, `[B, C, H, W]` with size = [H, W], from grad `[B, O, OH, OW]`."""
+    return _nchw(spconv_dx(values, column_offsets, rows, order, _chwn(grad), size, geometry))
+
+
+def spconv_nchw_dw(row_offsets: Tensor, columns: Tensor, x: Tensor, grad: Tensor, geometry: list[int]) -> Tensor:
+    """The gradient of spconv_nchw's kept weights, `[nnz]` in CSR order."""
+    return spconv_dw(row_offsets, columns, _chwn(x), _chwn(grad), geometry)
+
+
+def spconv_nchw_backward(
+    values: Tensor, column_offsets: Tensor, rows: Tensor, order: Tensor, x: Tensor, grad: Tensor, geometry: list[int]
+) -> tuple[Tensor, Tensor]:
+    """Both gradients of y = W ⋆ x for images `[B, C, H, W]`."""
+    dx, dw = spconv_backward(values, column_offsets, rows, order, _chwn(x), _chwn(grad), geometry)
+    return _nchw(dx), dw
+
+
+def _chwn(x: Tensor) -> Tensor:
+    return x.permute(1, 2, 3, 0)
+
+
+def _nchw(x: Tensor) -> Tensor:
+    return x.permute(3, 0, 1, 2).contiguous()
