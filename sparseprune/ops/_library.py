@@ -61,7 +61,7 @@ SCHEMAS = {
     "int seed, int stream) -> (Tensor, Tensor)",
     "block_sddmm": f"({_PATTERN}, Tensor left, Tensor right, int size) -> Tensor",
 }
-# Without a kernel of Triton's: on a GPU dense products are as fast, steps of one sample too small, and batch-last images
+# Without a kernel of Triton's: on a GPU dense products are as fast, steps of one sample too small, batch-last images
 # as good as others.
 _CPU_ONLY = {
     "flow_forward", "flow_backward", "online_sgd",
