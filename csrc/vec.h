@@ -5,6 +5,7 @@ constexpr int REGISTERS = ISA_BYTES == 64 ? 32 : 16;
 template <class C>
 struct Vec {
   static constexpr int LANES = ISA_BYTES / sizeof(C);
+  using Lanes = std::make_integer_sequence<int, LANES>;
   typedef C V __attribute__((vector_size(ISA_BYTES)));
   typedef C Loose __attribute__((vector_size(ISA_BYTES), aligned(alignof(C)), may_alias));  // memcpy goes by 32 bytes
   V v;
@@ -139,11 +140,17 @@ struct Vec {
   // Lanes 0, 2, ... of a, then of b.
   static INLINE Vec evens(Vec a, Vec b) { return evens(a, b, Lanes()); }
 
-  // Lane i = the sum of the lanes of x[i], i < LANES: neighbours are added while they are interleaved.
+  // Lane i = the sum of the lanes of x[i], i < LANES.
   static INLINE Vec sums(const Vec* x) {
     Vec t[LANES];
     UNROLL for (int i = 0; i < LANES; ++i) t[i] = x[i];
     return added<1>(t);
+  }
+  // One step of sums(), for N = 1, 2, 4 ...: a and b are of N vectors each. Neighbours are added, lanes of 16 bytes, then 16
+  // bytes and 16 bytes: both are shuffles that need no register of places.
+  template <int N>
+  static INLINE Vec merged(Vec a, Vec b) {
+    return every_other<N, 0>(a, b, Lanes()) + every_other<N, 1>(a, b, Lanes());
   }
   // x[i] lane l <-> x[l] lane i: at each distance, in squares of 2 x 2.
   template <int distance = 1>
@@ -160,8 +167,6 @@ struct Vec {
   }
 
  private:
-  using Lanes = std::make_integer_sequence<int, LANES>;
-
   static INLINE Vec widened(Halves h) {  // gcc's own conversion goes by halves of a register
 #if ISA_BYTES == 64
     const Words w = (Words)_mm512_maskz_cvtepu16_epi32(0xFFFF, (__m256i)h);  // without a mask gcc 12 warns
@@ -183,21 +188,29 @@ struct Vec {
 #endif
   }
 
-  template <int distance>
+  template <int N>
   static INLINE Vec added(Vec* x) {
-    if constexpr (distance == LANES) {
+    if constexpr (N == LANES) {
       return x[0];
     } else {
-      UNROLL for (int i = 0; i < LANES / distance / 2; ++i) {
-        x[i] = lower<distance>(x[2 * i], x[2 * i + 1]) + upper<distance>(x[2 * i], x[2 * i + 1]);
-      }
-      return added<2 * distance>(x);
+      UNROLL for (int i = 0; i < LANES / N / 2; ++i) x[i] = merged<N>(x[2 * i], x[2 * i + 1]);
+      return added<2 * N>(x);
     }
   }
 
   template <int... I>
   static INLINE Vec evens(Vec a, Vec b, std::integer_sequence<int, I...>) {
     return {__builtin_shufflevector(a.v, b.v, (2 * I)...)};
+  }
+  // The units of a, then those of b, that are even (or odd) in their group.
+  template <int N, int odd, int... I>
+  static INLINE Vec every_other(Vec a, Vec b, std::integer_sequence<int, I...>) {
+    constexpr int QUAD = 16 / sizeof(C), UNIT = N < QUAD ? 1 : QUAD, GROUP = N < QUAD ? QUAD : LANES;
+    return {__builtin_shufflevector(a.v, b.v, every_other_lane(I, UNIT, GROUP, odd)...)};
+  }
+  static constexpr int every_other_lane(int i, int unit, int group, int odd) {
+    const int from = 2 * (i % group / unit) + odd, units = group / unit;
+    return from / units * LANES + i / group * group + from % units * unit + i % unit;
   }
 
   // Of each pair of lanes that are `distance` apart the lower (or upper) one, a's to the lower place and b's to the upper.

@@ -1,42 +1,67 @@
 // A row of `left` stays in registers, and its dot product with each row of `right` that the pattern names is a register of
-// partial sums; these are summed as many at a time as a register has lanes. The backward pass loads rows of `right` once
-// for the dot product and for the sum. CUT: the last of R vectors has `tail` columns.
+// partial sums. Two of these are merged as soon as there are two, then two of the merged and so on, so that few wait and none
+// in memory. The backward pass loads rows of `right` once for the dot product and for the sum. CUT: the last of R vectors has
+// `tail` columns.
 
-constexpr int HELD = 16;  // registers of partial sums between summations: a multiple of any LANES
-
-// partial[0 ... n) = or += the sums of lanes of held[0 ... n).
-template <class C>
-void add_up(const Vec<C>* held, int n, bool first, C* partial) {
-  using V = Vec<C>;
-  for (int g = 0; g < n; g += V::LANES) {
-    V sum = V::sums(held + g);
-    const int left = n - g;
-    if (left >= V::LANES) {
-      if (!first) sum = sum + V::load(partial + g);
-      sum.store(partial + g);
-    } else {
-      const auto part = V::part(left);
-      if (!first) sum = sum + V::load(partial + g, part);
-      sum.store(partial + g, part);
-    }
+// Lanes [0, n) of `sum` are of the entries from g on, over this tile.
+template <class T, class V>
+INLINE void put(const Dots<T>& p, const DotsBlock<T>& block, int32_t g, int n, V sum, bool first, bool last) {
+  const auto part = V::part(n);
+  Sum<T>* const partial = block.partial + (g - block.base);
+  if (!first) sum = sum + V::load(partial, part);
+  if (!last) {
+    sum.store(partial, part);
+  } else if (p.w.order == nullptr) {
+    sum.store(p.dots + g, part);
+  } else {
+    T lanes[V::LANES];
+    sum.store(lanes);
+    for (int k = 0; k < n; ++k) p.dots[p.w.order[g + k]] = lanes[k];
   }
 }
 
-// U entries from j on, each sum with a chain of its own.
-template <int R, bool CUT, bool SUMS, int U, class T, class V>
-INLINE void entries(const Dots<T>& p, const DotsBlock<T>& block, int32_t j, const V* left, V (*sum)[R], V* held,
-                    typename V::Part part) {
-  UNROLL for (int u = 0; u < U; ++u) {
-    const T* const row = block.right + p.w.indices[j + u] * block.pitch;
-    V weight = V::zero(), dot[2] = {V::zero(), V::zero()};
-    if constexpr (SUMS) weight = V::all(widen(p.values[p.w.place(j + u)]));
-    UNROLL for (int r = 0; r < R; ++r) {
-      const V right = load<R, CUT, V>(row, r, part);
-      dot[r % 2].add_product(left[r], right);
-      if constexpr (SUMS) sum[u][r].add_product(weight, right);
-    }
-    held[u] = R > 1 ? dot[0] + dot[1] : dot[0];
+// Entry j: a register whose lanes sum up to its dot product.
+template <int R, bool CUT, bool SUMS, class T, class V>
+INLINE V entry(const Dots<T>& p, const DotsBlock<T>& block, int32_t j, const V* left, V* sum, typename V::Part part) {
+  const T* const row = block.right + p.w.indices[j] * block.pitch;
+  V weight = V::zero(), dot = V::zero();
+  if constexpr (SUMS) {
+    const int32_t at = p.w.order[j];
+    __builtin_prefetch(p.dots + at, 1);  // other threads write to this line, too: it takes long to come
+    weight = V::all(widen(p.values[at]));
   }
+  UNROLL for (int r = 0; r < R; ++r) {
+    const V right = load<R, CUT, V>(row, r, part);
+    dot.add_product(left[r], right);
+    if constexpr (SUMS) sum[r].add_product(weight, right);
+  }
+  return dot;
+}
+
+// N entries from j on, merged; U neighbours have chains of sums of their own.
+template <int R, bool CUT, bool SUMS, int N, int U, class T, class V>
+INLINE V entries(const Dots<T>& p, const DotsBlock<T>& block, int32_t j, const V* left, V (*sum)[R], typename V::Part part) {
+  if constexpr (N == 1) {
+    return entry<R, CUT, SUMS>(p, block, j, left, sum[0], part);
+  } else {
+    constexpr int HALF = N / 2;
+    const V a = entries<R, CUT, SUMS, HALF, U>(p, block, j, left, sum, part);
+    const V b = entries<R, CUT, SUMS, HALF, U>(p, block, j + HALF, left, sum + (HALF < U ? HALF : 0), part);
+    return V::template merged<HALF>(a, b);
+  }
+}
+
+// n < 2 N entries from j on, merged as if there were 2 N.
+template <int R, bool CUT, bool SUMS, int N, int U, class T, class V>
+INLINE V few(const Dots<T>& p, const DotsBlock<T>& block, int32_t j, int n, const V* left, V (*sum)[R], typename V::Part part) {
+  V a = V::zero(), b = V::zero();
+  const bool has = (n & N) != 0;
+  if (has) {
+    a = entries<R, CUT, SUMS, N, U>(p, block, j, left, sum, part);
+    j += N;
+  }
+  if constexpr (N > 1) b = few<R, CUT, SUMS, N / 2, U>(p, block, j, n, left, sum, part);
+  return has ? V::template merged<N>(a, b) : V::template merged<N>(b, a);
 }
 
 template <class T, int R, bool CUT, bool SUMS>
@@ -46,23 +71,19 @@ void dots_rows(const Dots<T>& given, const DotsBlock<T>& place, bool first, bool
   using V = Vec<Sum<T>>;
   constexpr int U = R == 1 ? 4 : R == 2 ? 2 : 1;
   const auto part = V::part(tail);
-  V held[HELD];
-  UNROLL for (int h = 0; h < HELD; ++h) held[h] = V::zero();
   for (int64_t i = block.row; i < block.end; ++i) {
-    const int32_t begin = p.w.offsets[i], end = p.w.offsets[i + 1];
+    const int32_t end = p.w.offsets[i + 1];
     V left[R], sum[U][R];
     UNROLL for (int r = 0; r < R; ++r) left[r] = load<R, CUT, V>(p.left + i * p.batch + block.column, r, part);
     UNROLL for (int u = 0; u < U; ++u) {
       UNROLL for (int r = 0; r < R; ++r) sum[u][r] = V::zero();
     }
-    for (int32_t g = begin; g < end; g += HELD) {
-      const int n = std::min(HELD, end - g);
-      int h = 0;
-      for (; h + U <= n; h += U) entries<R, CUT, SUMS, U>(p, block, g + h, left, sum, held + h, part);
-      for (; U > 1 && h < n; ++h) entries<R, CUT, SUMS, 1>(p, block, g + h, left, sum, held + h, part);
-      Sum<T>* const partial = block.partial + (g - block.base);
-      add_up(held, n, first, partial);
-      for (int32_t k = 0; last && k < n; ++k) p.dots[p.w.place(g + k)] = narrow<T>(partial[k]);
+    int32_t j = p.w.offsets[i];
+    for (; j + V::LANES <= end; j += V::LANES) {
+      put(p, block, j, V::LANES, entries<R, CUT, SUMS, V::LANES, U>(p, block, j, left, sum, part), first, last);
+    }
+    if (const int n = end - j; n > 0) {
+      put(p, block, j, n, few<R, CUT, SUMS, V::LANES / 2, U>(p, block, j, n, left, sum, part), first, last);
     }
     if constexpr (SUMS) {
       T* const y = p.sums + i * p.batch + block.column;
