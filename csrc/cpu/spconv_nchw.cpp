@@ -17,7 +17,8 @@ namespace sparseprune {
 namespace {
 
 constexpr int64_t SPANS = 32;       // of strips, each with sums of its own: an order that no number of threads changes
-constexpr int64_t GRAIN = 1 << 16;  // products of registers that pay for a thread
+constexpr int64_t GRAIN = 1 << 15;  // products of registers that pay for a thread
+constexpr int64_t COPY_COST = 4;    // of a register of an image, in products
 
 // out = bias + W other, and dvalues = own . other: each where it is given.
 struct Product {
@@ -155,7 +156,8 @@ void run(const Product& p, int64_t own_channels, int64_t kept, const Walk& walk)
   using C = Sum<T>;
   const int64_t lanes = ON_ISA(flat_lanes<C>()), tile = ON_ISA(flat_tile()), batch = p.other.size(0);
   const FlatPlan plan(p.rows, p.columns, batch, {own_channels, p.other.size(1), p.groups, kept, sizeof(C)}, {tile, lanes});
-  const int64_t work = kept * plan.points() * batch / lanes, spans = std::clamp<int64_t>(plan.strips(), 1, SPANS);
+  const int64_t copied = COPY_COST * (own_channels + p.other.size(1));
+  const int64_t work = (kept + copied) * plan.points() * batch / lanes, spans = std::clamp<int64_t>(plan.strips(), 1, SPANS);
   const int64_t threads = std::clamp<int64_t>(work / GRAIN, 1, torch::stable::get_num_threads());
   const auto weight = std::make_unique_for_overwrite<C[]>(p.out != nullptr ? kept : 0);
   const auto place = std::make_unique_for_overwrite<int32_t[]>(p.own != nullptr ? kept : 0);
