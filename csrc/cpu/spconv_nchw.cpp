@@ -156,6 +156,8 @@ void run(const Product& p, int64_t own_channels, int64_t kept, const Walk& walk)
   using C = Sum<T>;
   const int64_t lanes = ON_ISA(flat_lanes<C>()), tile = ON_ISA(flat_tile()), batch = p.other.size(0);
   const FlatPlan plan(p.rows, p.columns, batch, {own_channels, p.other.size(1), p.groups, kept, sizeof(C)}, {tile, lanes});
+  STD_TORCH_CHECK(p.other.size(1) * plan.plane() <= INT32_MAX, "spconv_nchw: rows of all channels must have fewer than 2^31 ",
+                  "pixels, got ", p.other.size(1), " channels of ", plan.pitch(), " columns");
   const int64_t copied = COPY_COST * (own_channels + p.other.size(1));
   const int64_t work = (kept + copied) * plan.points() * batch / lanes, spans = std::clamp<int64_t>(plan.strips(), 1, SPANS);
   const int64_t threads = std::clamp<int64_t>(work / GRAIN, 1, torch::stable::get_num_threads());
