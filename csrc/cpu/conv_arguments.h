@@ -2,6 +2,7 @@
 #pragma once
 
 #include <array>
+#include <vector>
 
 #include "cpu/conv_entries.h"
 #include "products.h"
@@ -18,6 +19,10 @@ inline Tensor images(const char* op, const char* name, const Tensor& t, ScalarTy
                     i, ", got ", t.size(i));
   }
   return torch::stable::contiguous(t);
+}
+
+inline void check_size(const char* op, const std::vector<int64_t>& size) {
+  STD_TORCH_CHECK(size.size() == 2 && size[0] >= 0 && size[1] >= 0, op, ": size must be [H, W]");
 }
 
 // channels: of the input.

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "cpu/conv_arguments.h"
+#include "cpu/conv_spans.h"
 #include "lines.h"
 #include "products.h"
 
@@ -48,7 +49,7 @@ struct Job {
         }
       }
     });
-    if (mode != GATHER) give(sums.get(), groups);
+    if (mode != GATHER) add_spans<T>(sums.get(), groups, size, entries.place.get(), dvalues);
   }
 
  private:
@@ -85,18 +86,6 @@ struct Job {
                             p == 0, add, entries.size() <= SHORT};
       ON_ISA(conv_walk<T>(mode, walk, first, last, patches, scratch));
     }
-  }
-
-  // The sums of the groups, in their order, to the places of the entries.
-  void give(const C* sums, int64_t groups) const {
-    const int64_t size = entries.size();
-    torch::stable::parallel_for(0, size, 1 << 13, [&](int64_t from, int64_t to) {
-      for (int64_t j = from; j < to; ++j) {
-        C sum = 0;
-        for (int64_t g = 0; g < groups; ++g) sum += sums[size * g + j];
-        dvalues[entries.place[j]] = narrow<T>(sum);
-      }
-    });
   }
 };
 
@@ -174,7 +163,7 @@ Tensor spconv_dx_cpu(Tensor values, Tensor column_offsets, Tensor rows, Tensor o
                      std::vector<int64_t> geometry) {
   const char* op = "spconv_dx";
   const Geometry g(geometry);
-  STD_TORCH_CHECK(size.size() == 2 && size[0] >= 0 && size[1] >= 0, op, ": size must be [H, W]");
+  check_size(op, size);
   const ByInput pattern = by_input(op, column_offsets, rows, order, g);
   return std::get<0>(backward(op, values, pattern, rows.numel(), nullptr, grad, size[0], size[1], g));
 }

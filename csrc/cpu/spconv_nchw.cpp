@@ -8,6 +8,7 @@
 #include <tuple>
 
 #include "cpu/conv_arguments.h"
+#include "cpu/conv_spans.h"
 #include "lines.h"
 
 #define KERNELS "cpu/spconv_nchw_kernels.h"
@@ -55,7 +56,9 @@ struct Job {
         }
       }
     });
-    if (product.own != nullptr) give(sums.get(), spans);
+    if (product.own != nullptr) {
+      add_spans<T>(sums.get(), spans, entries.size, place, static_cast<T*>(product.dvalues->data_ptr()));
+    }
   }
 
  private:
@@ -137,18 +140,6 @@ struct Job {
       }
     }
   }
-
-  // The sums of the spans, in their order, to the places of the entries.
-  void give(const C* sums, int64_t spans) const {
-    T* const dvalues = static_cast<T*>(product.dvalues->data_ptr());
-    torch::stable::parallel_for(0, entries.size, 1 << 13, [&](int64_t from, int64_t to) {
-      for (int64_t j = from; j < to; ++j) {
-        C sum = 0;
-        for (int64_t g = 0; g < spans; ++g) sum += sums[entries.size * g + j];
-        dvalues[place[j]] = narrow<T>(sum);
-      }
-    });
-  }
 };
 
 template <class T, class Walk>
@@ -225,7 +216,7 @@ Tensor spconv_nchw_dx_cpu(Tensor values, Tensor column_offsets, Tensor rows, Ten
                           std::vector<int64_t> size, std::vector<int64_t> geometry) {
   const char* op = "spconv_nchw_dx";
   const Geometry g(geometry);
-  STD_TORCH_CHECK(size.size() == 2 && size[0] >= 0 && size[1] >= 0, op, ": size must be [H, W]");
+  check_size(op, size);
   const ByInput pattern = by_input(op, column_offsets, rows, order, g);
   return std::get<0>(backward(op, values, pattern, rows.numel(), nullptr, grad, size[0], size[1], g));
 }
